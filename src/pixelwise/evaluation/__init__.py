@@ -1,0 +1,1 @@
+"""The one evaluator: for validation, evaluation and every later path."""

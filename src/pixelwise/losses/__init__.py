@@ -1,0 +1,1 @@
+"""Losses: pure functions of logits, mask and task."""
