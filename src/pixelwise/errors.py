@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-EXIT_DONE, EXIT_USAGE, EXIT_REFUSED, EXIT_SOME_FAILED = 0, 1, 2, 3
+EXIT_DONE, EXIT_USAGE, EXIT_REFUSED, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 FINDINGS_SHOWN = 10
 
 

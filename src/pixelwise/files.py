@@ -15,7 +15,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from pixelwise.errors import OutputError, UsageError, printable
 
@@ -102,13 +102,13 @@ def folder_lock(folder: Path) -> Iterator[None]:
     The lock belongs to the process, so a killed one leaves none behind.
     """
     path = make_folder(folder) / ".lock"
-    with path.open("a+") as file:
+    with _open_lock(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.seek(0)
             raise UsageError(
-                f"{folder} is in use by {file.read().strip() or 'another process'}; "
+                f"{printable(folder)} is in use by {file.read().strip() or 'another process'}; "
                 "wait for it to end, or choose another name with --name"
             ) from error
         file.truncate(0)
@@ -137,6 +137,13 @@ def name_hash(name: str) -> str:
     16
     """
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def _open_lock(path: Path) -> TextIO:
+    try:
+        return path.open("a+")
+    except OSError as error:
+        raise OutputError(_cannot_write(path, error)) from error
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -38,7 +39,6 @@ class Task:
     ignore_index  the mask value that counts nowhere: in no loss, no score, no statistic. None: every pixel counts
     thresholds    overlapping only: a class is there where its score is above this
 
-    >>> import torch
     >>> task = Task.of(["background", "cell"])
     >>> task.outputs, task.decide(task.activate(torch.tensor([[[[0.0]], [[2.0]]]]))).item()
     (2, 1)
@@ -65,6 +65,8 @@ class Task:
             )
         if self.thresholds and (self.kind != "overlapping" or len(self.thresholds) != len(self.names)):
             raise UsageError("thresholds belong to overlapping classes, one for each class")
+        if not all(0 <= threshold <= 1 for threshold in self.thresholds):
+            raise UsageError(f"thresholds are scores from 0 to 1, got {self.thresholds}")
 
     @classmethod
     def of(cls, names: Sequence[str], *, kind: Kind = "exclusive", ignore_index: int | None = VOID) -> Task:
@@ -95,8 +97,11 @@ class Task:
         return len(self.names)
 
     def activate(self, logits_BKHW: Tensor) -> Tensor:
-        """Scores from logits, in float32, of the same shape: probabilities in 0 to 1, or the values themselves."""
-        logits_BKHW = logits_BKHW.float()
+        """Scores from logits, of the same shape: probabilities in 0 to 1, or the values themselves.
+
+        They are in float32, or in float64 where the logits are.
+        """
+        logits_BKHW = _at_least_float32(logits_BKHW)
         match self.kind:
             case "exclusive":
                 return logits_BKHW.softmax(dim=1)
@@ -107,7 +112,7 @@ class Task:
 
     def log_scores(self, logits_BKHW: Tensor) -> Tensor:
         """Natural logarithm of `activate`, computed without overflow, for the losses of classes."""
-        logits_BKHW = logits_BKHW.float()
+        logits_BKHW = _at_least_float32(logits_BKHW)
         match self.kind:
             case "exclusive":
                 return logits_BKHW.log_softmax(dim=1)
@@ -130,6 +135,28 @@ class Task:
             case "values":
                 return scores_BKHW
 
+    def counts(self, mask: Tensor) -> Tensor:
+        """True where a mask counts: not the ignore index, not negative (outside the image), not NaN (values)."""
+        if self.kind == "values":
+            return ~mask.isnan()
+        known = mask >= 0
+        return known if self.ignore_index is None else known & (mask != self.ignore_index)
+
+    def truth(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Presence of each class, and which pixels count, both bool (B, K or 1, H, W).
+
+        From mask_BHW of class indices (exclusive) or mask_BKHW of 0 and 1 (overlapping).
+        """
+        counts = self.counts(mask)
+        match self.kind:
+            case "exclusive":
+                classes = torch.arange(self.outputs, device=mask.device).view(-1, 1, 1)
+                return mask[:, None] == classes, counts[:, None]
+            case "overlapping":
+                return (mask == 1) & counts, counts
+            case "values":
+                raise UsageError("a task of values has no classes; use the losses l1 or l2")
+
     def palette(self) -> bytes:
         """256 RGB triples for an indexed picture: the class colours, then white for every other value."""
         flat = [part for colour in self.colours for part in colour]
@@ -146,6 +173,10 @@ def distinct_colours(count: int, kind: Kind = "exclusive") -> tuple[Colour, ...]
     hues = [colorsys.hsv_to_rgb((i * golden) % 1.0, 0.7, 0.9 if i % 2 == 0 else 0.7) for i in range(count)]
     colours: list[Colour] = [(round(r * 255), round(g * 255), round(b * 255)) for r, g, b in hues]
     return tuple([(0, 0, 0), *colours][:count]) if kind == "exclusive" else tuple(colours)
+
+
+def _at_least_float32(logits_BKHW: Tensor) -> Tensor:
+    return logits_BKHW.to(torch.promote_types(logits_BKHW.dtype, torch.float32))
 
 
 def _check_names(names: tuple[str, ...], kind: Kind) -> None:

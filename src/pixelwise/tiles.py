@@ -51,6 +51,7 @@ def windows(shape: tuple[int, int], size: tuple[int, int], overlap: float = 0.25
 
     `overlap` is the share of a window that the next one covers again. Windows begin on multiples of `align` (the total
     stride of the network), so that pooling groups the same pixels as in the whole image; the last ones may be smaller.
+    Raises UsageError for windows smaller than `align`, which would leave gaps.
 
     >>> [(w.top, w.left, w.bottom, w.right) for w in windows((10, 4), (8, 8), overlap=0.5)]
     [(0, 0, 8, 4), (2, 0, 10, 4)]
@@ -59,6 +60,11 @@ def windows(shape: tuple[int, int], size: tuple[int, int], overlap: float = 0.25
         raise UsageError(f"overlap {overlap}: give a share of the window from 0 to less than 1")
     if min(size) < 1 or align < 1:
         raise UsageError(f"windows of {size[0]}x{size[1]} pixels on multiples of {align}: all must be at least 1")
+    if min(size) < align:
+        raise UsageError(
+            f"windows of {size[0]}x{size[1]} pixels on multiples of {align}, the total stride of the network, "
+            f"leave gaps; choose windows of at least {align} pixels"
+        )
     rows, columns = (
         starts(length, side, max(1, round(side * (1 - overlap))), align)
         for length, side in zip(shape, size, strict=True)
@@ -72,10 +78,10 @@ def windows(shape: tuple[int, int], size: tuple[int, int], overlap: float = 0.25
 def fading_weights(shape: tuple[int, int]) -> NDArray[np.float32]:
     """Weights (H, W) of a window: highest in the middle, falling as a Gaussian to the edges, never 0.
 
-    The standard deviation is a quarter of the side; the lowest weight is 1/1000, so every pixel has a finite mean.
+    The standard deviation is a quarter of the side, so no weight is below exp(-4), about 1/55.
     """
     rows, columns = (
         np.exp(-0.5 * ((np.arange(side) - (side - 1) / 2) / (side / 4)) ** 2).astype(np.float32) for side in shape
     )
-    weights: NDArray[np.float32] = np.maximum(np.outer(rows, columns), np.float32(1e-3))
+    weights: NDArray[np.float32] = np.outer(rows, columns)
     return weights

@@ -1,0 +1,78 @@
+"""Timing, counting floating-point operations, and one table: what the benchmarks share."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Measured:
+    name: str
+    setting: str
+    seconds: float
+    gigaflops: float
+    peak_mb: float
+
+
+def in_own_process(measure: Callable[..., Measured], *arguments: object) -> Measured:
+    """Measure in a fresh process, so that memory settings and caches of one do not help or hurt the next."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure, arguments)
+
+
+def seconds_of(step: Callable[[], object], *, warm_up: int = 2, times: int = 5) -> float:
+    """The median time of one step, after a warm-up."""
+    for _ in range(warm_up):
+        step()
+    taken = []
+    for _ in range(times):
+        synchronise()
+        began = time.perf_counter()
+        step()
+        synchronise()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def flops_of(step: Callable[[], object]) -> float:
+    """Floating-point operations of a step, a multiply-add as two."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    return float(counter.get_total_flops())
+
+
+def peak_mb() -> float:
+    """Peak memory: of the GPU where there is one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def print_table(title: str, rows: Sequence[Measured], reference: Measured) -> None:
+    """One table, with the speed of each row as a ratio to the reference of the same network."""
+    print(f"\n{title}")
+    print(f"{'network':<34}{'setting':<38}{'ms':>9}{'GFLOP/s':>10}{'peak MB':>10}{'speed':>9}")
+    for row in rows:
+        speed = reference.seconds / row.seconds
+        print(
+            f"{row.name:<34}{row.setting:<38}{row.seconds * 1e3:>9.1f}"
+            f"{row.gigaflops:>10.0f}{row.peak_mb:>10.0f}{speed:>8.2f}x"
+        )
+
+
+def print_json(rows: Sequence[Measured]) -> None:
+    print(json.dumps([asdict(row) for row in rows]))

@@ -1,0 +1,128 @@
+"""The saved model: everything that prediction needs and nothing that training needs, in one safetensors file.
+
+It holds the weights, and as JSON: the task, the network's name and arguments, the normalisation, how masks are coded,
+how large images are cut into windows, and where all this comes from (versions, data, plan, scores).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from pixelwise.archive import Archive, load_archive, save_archive
+from pixelwise.config import PredictConfig
+from pixelwise.data.masks import Coding
+from pixelwise.data.normalise import Normalisation
+from pixelwise.errors import BundleError, PixelwiseError, printable
+from pixelwise.models.registry import build_model
+from pixelwise.task import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """Which network: its name in MODELS, its number of input channels and its further arguments."""
+
+    name: str
+    in_channels: int
+    options: Mapping[str, Any]
+
+    def build(self, task: Task) -> nn.Module:
+        """The network with fresh weights, one output per class of the task."""
+        return build_model(self.name, in_channels=self.in_channels, classes=task.outputs, options=self.options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A trained model. `provenance` is for people and audits; prediction uses everything else."""
+
+    task: Task
+    network: Network
+    normalisation: Normalisation
+    coding: Coding
+    predict: PredictConfig
+    weights: Mapping[str, Tensor]
+    provenance: Mapping[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write the model to one file, completely or not at all."""
+        save_archive(path, Archive(dict(self.weights), self._description()), kind="model")
+
+    @classmethod
+    def load(cls, path: Path) -> Bundle:
+        """Read a model. Runs nothing from the file; raises BundleError, naming what is wrong, where it is not one."""
+        archive = load_archive(path, kind="model")
+        try:
+            bundle = _from_description(archive.description, archive.tensors)
+            bundle._check_weights()
+        except (PixelwiseError, ValidationError, KeyError, TypeError, AttributeError) as error:
+            raise BundleError(f"{printable(path)} cannot be used: {error}") from error
+        return bundle
+
+    def build_network(self) -> nn.Module:
+        """The network with the weights of the model, ready to predict."""
+        network = self.network.build(self.task)
+        network.load_state_dict(dict(self.weights))
+        return network.eval()
+
+    def with_provenance(self, **facts: Any) -> Bundle:
+        """A copy whose provenance holds these facts too."""
+        return replace(self, provenance={**self.provenance, **facts})
+
+    def _description(self) -> dict[str, Any]:
+        network = {
+            "name": self.network.name,
+            "in_channels": self.network.in_channels,
+            "options": dict(self.network.options),
+        }
+        return {
+            "task": self.task.to_dict(),
+            "network": network,
+            "normalisation": self.normalisation.to_dict(),
+            "coding": self.coding.to_dict(),
+            "predict": self.predict.model_dump(),
+            "provenance": dict(self.provenance),
+        }
+
+    def _check_weights(self) -> None:
+        """Names, shapes and types must be those of the network, checked without taking memory for it."""
+        with torch.device("meta"):
+            wanted = self.network.build(self.task).state_dict()
+        missing, foreign = sorted(wanted.keys() - self.weights.keys()), sorted(self.weights.keys() - wanted.keys())
+        if missing or foreign:
+            raise BundleError(
+                f"the weights do not belong to {self.network.name}: missing {missing[:3]}, foreign {foreign[:3]}"
+            )
+        for name, tensor in wanted.items():
+            found = self.weights[name]
+            if (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
+                raise BundleError(
+                    f"the weights {name} are {tuple(found.shape)} of {found.dtype}, "
+                    f"the network needs {tuple(tensor.shape)} of {tensor.dtype}"
+                )
+
+
+def _from_description(values: dict[str, Any], weights: dict[str, Tensor]) -> Bundle:
+    known = {"task", "network", "normalisation", "coding", "predict", "provenance"}
+    if values.keys() != known:
+        raise BundleError(f"the description must hold {sorted(known)}, it holds {sorted(values)[:10]}")
+    bundle = Bundle(
+        task=Task.from_dict(values["task"]),
+        network=Network(**values["network"]),
+        normalisation=Normalisation.from_dict(values["normalisation"]),
+        coding=Coding.from_dict(values["coding"]),
+        predict=PredictConfig.model_validate(values["predict"]),
+        weights=weights,
+        provenance=values["provenance"],
+    )
+    if len(bundle.normalisation.mean) != bundle.network.in_channels:
+        raise BundleError(
+            f"the network takes {bundle.network.in_channels} channels, "
+            f"the normalisation has {len(bundle.normalisation.mean)}"
+        )
+    return bundle

@@ -1,0 +1,75 @@
+"""`pixelwise evaluate`: honest scores on images with masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pixelwise.cli.runs import find_model, run_folder
+from pixelwise.cli.screen import Screen
+
+if TYPE_CHECKING:
+    from pixelwise.bundle import Bundle
+    from pixelwise.data.layouts import Sample
+
+
+def evaluate_verb(
+    run: Annotated[str, typer.Argument(help="A run's name or folder, or a model file.")],
+    data: Annotated[Path, typer.Argument(help="Folder of images and masks.")],
+    split: Annotated[str | None, typer.Option(help="Only this part of the data: train, val or test.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Score the images of the training too.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for scores and pictures [RUN/evaluated-DATA].")
+    ] = None,
+    flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images and turns: 8 x slower.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps; auto: the first that is there.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Write the scores as JSON to stdout.")] = False,
+) -> None:
+    """Score a model on images with masks. Images that it was trained on are left out, and that is said."""
+    from pixelwise.bundle import Bundle
+    from pixelwise.cli.showing import score_and_show
+    from pixelwise.config import RuntimeConfig
+    from pixelwise.data.dataset import open_like
+    from pixelwise.inference.predict import Predictor
+    from pixelwise.runtime import prepare
+
+    # The model, and the images that it has not seen.
+    screen = Screen(json=json)
+    model = find_model(run)
+    bundle = Bundle.load(model)
+    dataset = open_like(data, task=bundle.task, coding=bundle.coding)
+    samples = choose_samples(dataset.samples, bundle, split=split, everything=everything, screen=screen)
+
+    # One evaluation.
+    runtime = prepare(RuntimeConfig(device=device))
+    settings = bundle.predict.model_copy(update={"flips": True}) if flips else bundle.predict
+    predictor = Predictor.of(bundle, runtime, settings)
+    folder = out or run_folder(model) / f"evaluated-{data.resolve().name}"
+    screen.say(f"{len(samples)} images · {runtime.describe()}")
+    score_and_show(samples, dataset=dataset, predictor=predictor, folder=folder, screen=screen)
+
+
+def choose_samples(
+    samples: Sequence[Sample], bundle: Bundle, *, split: str | None, everything: bool, screen: Screen
+) -> list[Sample]:
+    """The samples to score: those of the part that was asked for, without those that the model was trained on."""
+    from pixelwise.data.fingerprints import image_fingerprints
+    from pixelwise.errors import UsageError
+
+    chosen = [sample for sample in samples if split in (None, sample.split)]
+    if not chosen:
+        parts = sorted({str(sample.split) for sample in samples})
+        raise UsageError(f"there are no images in --split {split}; this data has {', '.join(parts)}")
+    trained_on = set(bundle.provenance.get("trained_on", ()))
+    seen = {name for name, fingerprint in image_fingerprints(chosen).items() if fingerprint in trained_on}
+    unseen = [sample for sample in chosen if sample.name not in seen]
+    if not seen:
+        return chosen
+    if everything or not unseen:
+        screen.warn(f"{len(seen)} of {len(chosen)} images were trained on: these scores flatter the model")
+        return chosen
+    screen.say(f"{len(seen)} of {len(chosen)} images were trained on and are left out; --all scores them too")
+    return unseen

@@ -1,0 +1,61 @@
+"""`pixelwise train`: from a folder of images and masks to a trained model, its scores and pictures of its results."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pixelwise.cli.runs import new_run_folder
+from pixelwise.cli.screen import Screen
+from pixelwise.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError
+
+if TYPE_CHECKING:
+    from pixelwise.config import RunConfig
+
+
+def train_verb(
+    data: Annotated[str | None, typer.Argument(help="Folder of images and masks.")] = None,
+    settings: Annotated[list[str] | None, typer.Argument(help="section.key=value, such as model.width=16")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Length as a time budget [10 without any length].")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Length in passes over the images.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Length in updates of the weights.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run in runs/.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A plan.toml or another file of settings.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Resume although plan, data or machine differ.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write the scores as JSON to stdout.")] = False,
+) -> int:
+    """Train a model. Everything about the run goes to runs/NAME: plan, model, log, scores, pictures."""
+    from pixelwise.cli.training import Order, carry_out
+
+    began = time.monotonic()
+    overrides = list(settings or [])
+    if data is not None and "=" in data and not Path(data).exists():
+        overrides, data = [data, *overrides], None
+    for key, value in {"minutes": minutes, "epochs": epochs, "steps": steps}.items():
+        if value is not None:
+            overrides.append(f"training.{key}={value}")
+    asked = read_asked(config, overrides, data)
+    folder = new_run_folder(Path(asked.data.path or "."), name, resume=resume)
+    order = Order(asked=asked, folder=folder, resume=resume, force=force, began=began)
+    finished = carry_out(order, Screen(json=json))
+    return EXIT_DONE if finished else EXIT_INTERRUPTED
+
+
+def read_asked(config: Path | None, overrides: list[str], data: str | None) -> RunConfig:
+    """The settings that the user asked for: file, then overrides; a length on the command line replaces the file's."""
+    from pixelwise.config import read_config
+
+    lengths = [
+        key for key in ("minutes", "epochs", "steps") if any(o.startswith(f"training.{key}=") for o in overrides)
+    ]
+    if len(lengths) > 1:
+        raise UsageError(f"give one length, not {' and '.join('--' + key for key in lengths)}")
+    if lengths:
+        others = {"minutes", "epochs", "steps"} - set(lengths)
+        overrides = [*(f"training.{key}=none" for key in sorted(others)), "training.validate_every=none", *overrides]
+    asked = read_config(config, overrides)
+    return asked if data is None else asked.with_values(data={"path": str(Path(data).resolve())})

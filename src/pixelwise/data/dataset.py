@@ -1,0 +1,149 @@
+"""A folder opened for training or evaluation: its samples, what the masks mean, and the proof that all of it fits.
+
+Every mask and the header of every image are read once, before anything else happens, so that a long training never
+ends at a file that was wrong from the start.
+
+H rows, W columns, C channels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.data.doctor import Evidence, examine, gather
+from pixelwise.data.images import read_header, read_image
+from pixelwise.data.layouts import Folder, Sample, find_samples
+from pixelwise.data.mask_coding import MaskCount, MaskOptions, check_codes, count_mask, infer_coding
+from pixelwise.data.masks import Coding, MaskKind, read_mask
+from pixelwise.data.stored import ImageHeader
+from pixelwise.data.survey import Survey, make_survey
+from pixelwise.errors import DataError, Finding, ImageFileError, UsageError, printable
+from pixelwise.task import Task
+
+Pair = tuple[NDArray[Any], NDArray[np.uint8]]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Samples whose masks were all read and found to fit.
+
+    samples   those of `folder` that have a mask
+    findings  warnings and notes of the checks; errors would have refused the folder
+    """
+
+    folder: Folder
+    samples: tuple[Sample, ...]
+    task: Task
+    coding: Coding
+    survey: Survey
+    findings: tuple[Finding, ...] = ()
+
+    def read(self, sample: Sample) -> Pair:
+        """The image (H, W, C) of a sample and its mask (H, W) of class indices."""
+        return read_pair(sample, self.coding, self.task)
+
+
+def open_dataset(
+    path: Path, *, classes: Sequence[str] = (), ignore_index: int | None = None, masks: str = "auto"
+) -> Dataset:
+    """Find images and masks under `path`, read all masks, and infer what their values mean.
+
+    `classes` names the classes in the order of their values, `ignore_index` is the value that counts nowhere, `masks`
+    is one of auto, index, binary, colours and instances. Raises DataError with a Finding for everything that is wrong.
+    """
+    known: dict[str, MaskKind] = {kind: kind for kind in get_args(MaskKind)}
+    if masks != "auto" and masks not in known:
+        raise UsageError(f"unknown kind of masks {masks!r}; choose auto or one of {', '.join(known)}")
+    folder, samples = _with_masks(path)
+    headers, counts = _read_all(path, samples, masks)
+    options = MaskOptions(
+        classes=tuple(classes), ignore_index=ignore_index, masks=known.get(masks, "auto"), layout=folder.layout
+    )
+    coding, task = infer_coding(counts, options)
+    return _checked(folder, headers, counts, coding, task)
+
+
+def open_like(path: Path, *, task: Task, coding: Coding) -> Dataset:
+    """Open a folder whose masks must follow the coding and the classes of a model.
+
+    Raises DataError naming every mask with other values, and everything that `open_dataset` refuses.
+    """
+    folder, samples = _with_masks(path)
+    headers, counts = _read_all(path, samples, coding.kind)
+    check_codes(counts, coding)
+    return _checked(folder, headers, counts, coding, task)
+
+
+def read_pair(sample: Sample, coding: Coding, task: Task) -> Pair:
+    """The image (H, W, C) of a sample and its mask (H, W); raises DataError where they do not fit each other."""
+    image_HWC = read_image(sample.image.path, page=sample.image.page)
+    mask_HW = read_mask(sample.masks, coding, task)
+    if image_HWC.shape[:2] != mask_HW.shape:
+        found = f"image of {image_HWC.shape[:2]} and mask of {mask_HW.shape} (height, width)"
+        raise DataError(f"{sample.image}: {found}; both must have one size; were the files changed after opening?")
+    return image_HWC, mask_HW
+
+
+def _with_masks(path: Path) -> tuple[Folder, list[Sample]]:
+    folder = find_samples(path)
+    samples = [sample for sample in folder.samples if sample.masks]
+    if not samples:
+        raise DataError(
+            f"{printable(path)} holds {len(folder.samples)} images but no masks; "
+            "put the masks into a folder masks beside images, or name them <image>_mask"
+        )
+    return folder, samples
+
+
+def _read_all(path: Path, samples: Sequence[Sample], kind: str) -> tuple[list[ImageHeader], list[MaskCount]]:
+    """All image headers and mask counts, by threads; every file that cannot be read is named."""
+    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+        headers = list(pool.map(_attempt(lambda s: read_header(s.image.path, page=s.image.page)), samples))
+        counts = list(pool.map(_attempt(lambda s: count_mask(s.masks, kind)), samples))
+    problems = [result for result in (*headers, *counts) if isinstance(result, Finding)]
+    if problems:
+        raise DataError(f"{printable(path)}: {len(problems)} files cannot be used", problems)
+    return (
+        [header for header in headers if not isinstance(header, Finding)],
+        [count for count in counts if not isinstance(count, Finding)],
+    )
+
+
+def _attempt(read: Callable[[Sample], Result]) -> Callable[[Sample], Result | Finding]:
+    """The same function, with the finding in place of the error."""
+
+    def attempt(sample: Sample) -> Result | Finding:
+        try:
+            return read(sample)
+        except ImageFileError as error:
+            return error.findings[0]
+
+    return attempt
+
+
+def _checked(
+    folder: Folder, headers: Sequence[ImageHeader], counts: Sequence[MaskCount], coding: Coding, task: Task
+) -> Dataset:
+    samples = tuple(sample for sample in folder.samples if sample.masks)
+    pairs: list[Evidence] = [
+        gather(sample, header, count, coding) for sample, header, count in zip(samples, headers, counts, strict=True)
+    ]
+    findings = examine(pairs, task)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        raise DataError(f"{printable(folder.path)}: images and masks do not fit", errors)
+    total: Counter[int] = Counter()
+    for pair in pairs:
+        total.update(pair.classes)
+    survey = make_survey(folder, headers, counts=dict(total), coding=coding, task=task)
+    return Dataset(folder=folder, samples=samples, task=task, coding=coding, survey=survey, findings=tuple(findings))

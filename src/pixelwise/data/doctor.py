@@ -1,0 +1,136 @@
+"""Checks of a data set. Each is a function from the evidence to findings; none changes a file.
+
+Errors stop a training before it starts; warnings and notes are shown. The checks here are those that need no image
+pixels, so they always run: `CHECKS` lists them by name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pixelwise.data.layouts import Sample
+from pixelwise.data.mask_coding import MaskCount
+from pixelwise.data.masks import Coding
+from pixelwise.data.stored import ImageHeader
+from pixelwise.errors import Finding
+from pixelwise.task import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What is known of a pair after reading its mask and the header of its image.
+
+    classes  pixels per class index; -1 is void
+    """
+
+    sample: Sample
+    header: ImageHeader
+    mask: MaskCount
+    classes: dict[int, int]
+
+
+def gather(sample: Sample, header: ImageHeader, mask: MaskCount, coding: Coding) -> Evidence:
+    """The evidence of one pair, with the pixels of its mask counted per class."""
+    classes: Counter[int] = Counter()
+    for (_, pixels), index in zip(mask.counts.items(), coding.classes_in(list(mask.counts)), strict=True):
+        classes[index] += pixels
+    return Evidence(sample=sample, header=header, mask=mask, classes=dict(classes))
+
+
+def check_sizes(pairs: Sequence[Evidence], _: Task) -> list[Finding]:
+    """An image and its mask have the same height and width; an error where they do not."""
+    return [
+        _size_finding(pair)
+        for pair in pairs
+        if (pair.mask.height, pair.mask.width) != (pair.header.height, pair.header.width)
+    ]
+
+
+def check_channels(pairs: Sequence[Evidence], _: Task) -> list[Finding]:
+    """All images have the same number of channels; an error for each in the minority."""
+    numbers = Counter(pair.header.channels for pair in pairs)
+    usual = numbers.most_common(1)[0][0] if numbers else 0
+    rule = f"all images of a data set have the same channels (here {usual}, in {numbers[usual]} images)"
+    return [
+        Finding(
+            file=pair.sample.image.path,
+            found=f"{pair.header.channels} channels",
+            rule=rule,
+            fix=f"save the image with {usual} channels",
+        )
+        for pair in pairs
+        if pair.header.channels != usual
+    ]
+
+
+def check_dtypes(pairs: Sequence[Evidence], _: Task) -> list[Finding]:
+    """Images of 8 bits beside images of 16 bits or real numbers have other scales; one warning."""
+    types = Counter(pair.header.dtype for pair in pairs)
+    if len(types) < 2:
+        return []
+    rare = types.most_common()[-1][0]
+    file = next(pair.sample.image.path for pair in pairs if pair.header.dtype == rare)
+    found = "images of several types: " + ", ".join(f"{count} of {name}" for name, count in types.most_common())
+    rule = "one scale of brightness for all images"
+    return [Finding(file=file, found=found, rule=rule, fix="save all images in one type", severity="warning")]
+
+
+def check_single_class(pairs: Sequence[Evidence], task: Task) -> list[Finding]:
+    """A mask of one class is often an empty or failed annotation; a note, or a warning where it is void only."""
+    findings = []
+    for pair in pairs:
+        if len(pair.classes) != 1:
+            continue
+        (index,) = pair.classes
+        void = index == -1
+        found = "nothing but void" if void else f"nothing but {task.names[index]}"
+        rule = "most masks show several classes"
+        finding = Finding(
+            file=pair.mask.path, found=found, rule=rule, fix="look whether that is true", severity="warning"
+        )
+        findings.append(finding)
+    return findings
+
+
+def check_absent_classes(pairs: Sequence[Evidence], task: Task) -> list[Finding]:
+    """A class that no mask shows cannot be learned; one warning per class."""
+    seen: set[int] = set().union(*(pair.classes for pair in pairs))
+    rule = "a class needs pixels to learn from"
+    return [
+        Finding(
+            file=pairs[0].mask.path.parent,
+            found=f"no pixel of class {name}",
+            rule=rule,
+            fix="add masks that show it, or remove it from data.classes",
+            severity="warning",
+        )
+        for index, name in enumerate(task.names)
+        if index not in seen
+    ]
+
+
+CHECKS: dict[str, Callable[[Sequence[Evidence], Task], list[Finding]]] = {
+    "sizes": check_sizes,
+    "channels": check_channels,
+    "types": check_dtypes,
+    "single class": check_single_class,
+    "absent classes": check_absent_classes,
+}
+
+
+def examine(pairs: Sequence[Evidence], task: Task) -> list[Finding]:
+    """The findings of all checks, errors first."""
+    findings = [finding for check in CHECKS.values() for finding in check(pairs, task)]
+    return sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.severity))
+
+
+def _size_finding(pair: Evidence) -> Finding:
+    image, mask = pair.header, pair.mask
+    transposed = (mask.height, mask.width) == (image.width, image.height)
+    hint = "; it looks transposed, as by an EXIF orientation that only one of them has" if transposed else ""
+    found = f"{mask.width} x {mask.height} pixels, but its image {pair.sample.image} has {image.width} x {image.height}"
+    rule = "an image and its mask have the same size (after EXIF orientation)"
+    fix = "turn the mask" if transposed else "give the image the mask that was drawn on it"
+    return Finding(file=mask.path, found=found + hint, rule=rule, fix=fix)

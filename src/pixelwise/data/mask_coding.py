@@ -1,0 +1,321 @@
+"""What the values in the masks of a folder mean, inferred from all of them, or refused with the reason.
+
+The pixels are counted per value once, file by file (`count_mask`). From the counts follows a Coding and a Task
+(`infer_coding`): numbers 0, 1, 2 ... are classes; 0 and 255 are background and foreground; numbers too large for
+classes are objects; colours are classes in the order black first, then by their number. 255 is void, unless told or
+known otherwise. Gaps, numbers from 1, single values, smoothed edges and mixed codings are refused: each of them is
+more often an accident than a wish, and each can be declared.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from pixelwise.data.images import read_stored
+from pixelwise.data.known_classes import KNOWN_CLASSES, KnownClasses
+from pixelwise.data.layouts import Source
+from pixelwise.data.masks import Codes, Coding, MaskKind, code_text, codes_of, read_codes, run_unique, unknown_codes
+from pixelwise.data.stored import Stored, refusal
+from pixelwise.errors import DataError, Finding
+from pixelwise.task import MOST_CLASSES, VOID, Colour, Task, distinct_colours
+
+TWO_CLASSES = ("background", "foreground")
+MOST_COLOURS = 64
+MOST_DISTINCT = 2**16
+SMOOTH_SHARE = 0.8
+NAME_THEM = "name all classes in the order of their values with data.classes, or correct the masks"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskCount:
+    """How many pixels of the mask of one image have which code.
+
+    path      the mask, or the first of its files
+    counts    pixels per code: numbers, or colours 0xRRGGBB where `colours`
+    palette   RGB per index, of a palette file
+    objects   files of one object each; 0 for an ordinary mask
+    """
+
+    path: Path
+    height: int
+    width: int
+    dtype: str
+    counts: dict[int, int]
+    colours: bool = False
+    palette: tuple[Colour, ...] = ()
+    objects: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskOptions:
+    """What the user declares about masks, and the layout they were found in."""
+
+    classes: tuple[str, ...] = ()
+    ignore_index: int | None = None
+    masks: MaskKind | Literal["auto"] = "auto"
+    layout: str = ""
+
+
+def count_mask(sources: Sequence[Source], kind: str) -> MaskCount:
+    """Read the mask of one image and count its codes; raises ImageFileError where it holds no codes."""
+    path = sources[0].path
+    if len(sources) > 1:
+        codes_HW = read_codes(sources, "instances" if kind == "auto" else kind)
+        return _counted(path, codes_HW, _Style(objects=len(sources)))
+    stored = read_stored(path, page=sources[0].page)
+    colours = kind == "colours" or (kind == "auto" and _is_coloured(stored))
+    codes_HW = codes_of(stored, path, "colours" if colours else kind)
+    palette: tuple[Colour, ...] = ()
+    if stored.palette is not None and not colours:
+        palette = tuple((int(r), int(g), int(b)) for r, g, b in stored.palette)
+    return _counted(path, codes_HW, _Style(str(stored.pixels_HWC.dtype), colours, palette))
+
+
+def infer_coding(masks: Sequence[MaskCount], options: MaskOptions) -> tuple[Coding, Task]:
+    """The coding of all masks of a folder, and the task; raises DataError with a finding per file that contradicts."""
+    known = None if options.classes else KNOWN_CLASSES.get(options.layout)
+    if options.masks == "colours" or any(mask.colours for mask in masks):
+        return _colour_coding([_in_colours(mask) for mask in masks], options, known)
+    _check_palettes(masks)
+    if known is not None:
+        options = replace(options, classes=known.names, ignore_index=_first(options.ignore_index, known.void))
+    coding = _number_coding(masks, options)
+    check_codes(masks, coding)
+    return coding, _task(coding, masks, options, known)
+
+
+def check_codes(masks: Iterable[MaskCount], coding: Coding) -> None:
+    """Raise DataError naming every mask with codes that `coding` does not know, with their pixels."""
+    findings = [unknown_codes(mask.path, coding, mask.counts) for mask in masks]
+    problems = [finding for finding in findings if finding is not None]
+    if problems:
+        raise DataError(f"{len(problems)} masks hold values that are no class", problems)
+
+
+# Counting
+
+
+@dataclass(frozen=True, slots=True)
+class _Style:
+    """What a MaskCount says beside the counts."""
+
+    dtype: str = "uint8"
+    colours: bool = False
+    palette: tuple[Colour, ...] = ()
+    objects: int = 0
+
+
+def _counted(path: Path, codes_HW: Codes, style: _Style) -> MaskCount:
+    distinct, _, counts = run_unique(codes_HW)
+    if len(distinct) > MOST_DISTINCT:
+        found = f"{len(distinct)} different values in {codes_HW.size} pixels"
+        raise refusal(path, found=found, rule="a mask has few values, in areas", fix="is it an image?")
+    return MaskCount(
+        path=path,
+        height=codes_HW.shape[0],
+        width=codes_HW.shape[1],
+        dtype=style.dtype,
+        counts=dict(zip(distinct.tolist(), counts.tolist(), strict=True)),
+        colours=style.colours,
+        palette=style.palette,
+        objects=style.objects,
+    )
+
+
+def _is_coloured(stored: Stored) -> bool:
+    pixels_HWC = stored.pixels_HWC
+    if pixels_HWC.shape[2] != 3:
+        return False
+    return bool((pixels_HWC != pixels_HWC[..., :1]).any())
+
+
+def _in_colours(mask: MaskCount) -> MaskCount:
+    """The counts of a grey or palette mask as those of colours, beside masks that are in colours."""
+    if mask.colours:
+        return mask
+    counts: Counter[int] = Counter()
+    for code, pixels in mask.counts.items():
+        red, green, blue = mask.palette[code] if mask.palette else (code, code, code)
+        if not 0 <= red <= 255:
+            found = f"value {code} beside masks in colours"
+            raise refusal(mask.path, found=found, rule="all masks of a folder alike", fix="save them in one way")
+        counts[red << 16 | green << 8 | blue] += pixels
+    return replace(mask, counts=dict(counts), colours=True, palette=())
+
+
+def _check_palettes(masks: Sequence[MaskCount]) -> None:
+    """Refuse palettes that give one index two colours: the same class then has other numbers in other files."""
+    seen: dict[int, tuple[Colour, Path]] = {}
+    problems = []
+    for mask in (mask for mask in masks if mask.palette):
+        for code in mask.counts:
+            colour, path = seen.setdefault(code, (mask.palette[code], mask.path))
+            if colour != mask.palette[code]:
+                found = f"index {code} is the colour {mask.palette[code]}, but {colour} in {path.name}"
+                fix = "set data.masks=colours, which goes by the colours"
+                problems.append(Finding(file=mask.path, found=found, rule="one palette for all masks", fix=fix))
+    if problems:
+        raise DataError("the palettes of the masks differ", problems)
+
+
+# Numbers
+
+
+def _number_coding(masks: Sequence[MaskCount], options: MaskOptions) -> Coding:
+    values = _values(masks)
+    void = () if options.ignore_index is None else (options.ignore_index,)
+    two_values = _two_values(masks, values - set(void), options)
+    if options.masks == "instances" or (options.masks == "auto" and any(mask.objects for mask in masks)):
+        return Coding(kind="instances", void=void)
+    if two_values and options.masks != "index" and len(options.classes) in (0, 2):
+        return Coding(kind="binary", values=two_values, void=void)
+    if options.masks == "binary":
+        return _smoothed_or_else(masks, Coding(kind="binary", values=(0, max(255, *values)), void=void))
+    if options.classes:
+        return _declared_index(values, options)
+    classes = values - {_first(options.ignore_index, VOID)}
+    if options.masks == "auto" and classes and min(classes) >= 0 and max(classes) >= MOST_CLASSES:
+        return Coding(kind="instances", void=void)
+    return _inferred_index(masks, classes, options)
+
+
+def _two_values(masks: Sequence[MaskCount], values: set[int], options: MaskOptions) -> tuple[int, int] | None:
+    """0 with 255, with the largest 16-bit number, or with the 1 of one bit; any two numbers if declared binary."""
+    if options.masks == "binary" and len(values) == 2:
+        return min(values), max(values)
+    if values <= {0, 1} and all(mask.dtype == "bool" for mask in masks):
+        return 0, 1
+    _check_not_mixed(masks, values, options)
+    return next(((0, top) for top in (255, 2**16 - 1) if top in values and values <= {0, top}), None)
+
+
+def _check_not_mixed(masks: Sequence[MaskCount], values: set[int], options: MaskOptions) -> None:
+    """Refuse a folder where some files say 0 and 1, others 0 and 255, and none says both."""
+    ones = [mask for mask in masks if 1 in mask.counts]
+    tops = [mask for mask in masks if 255 in mask.counts]
+    if options.ignore_index is not None or values != {0, 1, 255} or any(255 in mask.counts for mask in ones):
+        return
+    rule = "all masks of a folder say foreground in one way"
+    fix = "change 255 to 1 in these files; if 255 is void, set data.ignore_index=255"
+    found = f"values 0 and 255, but 0 and 1 in {len(ones)} other files such as {ones[0].path.name}"
+    raise DataError(
+        "the masks mix two codings", [Finding(file=mask.path, found=found, rule=rule, fix=fix) for mask in tops]
+    )
+
+
+def _declared_index(values: set[int], options: MaskOptions) -> Coding:
+    """Numbers for named classes: from 0; from 1 where 0 is void, or where 0 is absent and the last number occurs."""
+    count = len(options.classes)
+    void = _first(options.ignore_index, VOID)
+    first = 1 if void == 0 or (0 not in values and count in values and void != count) else 0
+    return Coding(kind="index", values=tuple(range(first, first + count)), void=(void,))
+
+
+def _inferred_index(masks: Sequence[MaskCount], classes: set[int], options: MaskOptions) -> Coding:
+    """Numbers without gap from 0 (from 1 where 0 is void)."""
+    void = _first(options.ignore_index, VOID)
+    first = 1 if void == 0 else 0
+    without_gap = tuple(range(first, first + len(classes)))
+    if len(classes) >= 2 and classes == set(without_gap):
+        return Coding(kind="index", values=without_gap, void=(void,))
+    if len(classes) < 2:
+        found = f"all {len(masks)} masks hold only {sorted(classes) or 'void'}"
+        finding = Finding(file=masks[0].path, found=found, rule="at least two classes", fix=NAME_THEM)
+        raise DataError("there is nothing to tell apart", [finding])
+    if classes == set(range(1, len(classes) + 1)):
+        found = f"values 1 to {len(classes)} and no 0 in {len(masks)} masks"
+        fix = f"name the {len(classes)} classes with data.classes; if 0 is a class too, name {len(classes) + 1}"
+        rule = "classes are numbered from 0, unless they are named"
+        finding = Finding(file=masks[0].path, found=found, rule=rule, fix=fix)
+        raise DataError("the masks are numbered from 1", [finding])
+    run = next(count for count in range(len(classes) + 1) if first + count not in classes)
+    expected = Coding(kind="index", values=tuple(range(first, first + max(2, run))), void=(void,))
+    return _smoothed_or_else(masks, expected)
+
+
+def _smoothed_or_else(masks: Sequence[MaskCount], expected: Coding) -> Coding:
+    """`expected`, or 0 and 255 where they hold most pixels, so that the strays are counted against what was meant."""
+    total = sum(sum(mask.counts.values()) for mask in masks)
+    extremes = sum(mask.counts.get(code, 0) for mask in masks for code in (0, 255))
+    near = sum(pixels for mask in masks for code, pixels in mask.counts.items() if code < 8 or 247 < code < 256)
+    smoothed = near > SMOOTH_SHARE * total and any(mask.counts.get(255) for mask in masks) and extremes
+    return Coding(kind="binary", values=(0, 255)) if smoothed and len(_values(masks)) > 8 else expected
+
+
+# Colours
+
+
+def _colour_coding(masks: Sequence[MaskCount], options: MaskOptions, known: KnownClasses | None) -> tuple[Coding, Task]:
+    if options.masks not in ("auto", "colours"):
+        coloured = next(mask for mask in masks if mask.colours)
+        rule = f"numbers, for masks of kind {options.masks}"
+        raise refusal(coloured.path, found="a mask in colours", rule=rule, fix="set data.masks=colours")
+    values = _values(masks)
+    if known is not None and values <= {*map(_packed, known.colours), _packed(known.void_colour)}:
+        coding = _colours(map(_packed, known.colours), void=[_packed(known.void_colour)])
+        task = Task(names=known.names, colours=known.colours, ignore_index=known.void)
+        return coding, task
+    coding = _colours(sorted(values), void=[])
+    _check_colours(masks, values, options)
+    names = options.classes or tuple(code_text(code, "colours") for code in sorted(values))
+    return coding, Task(names=names, colours=tuple(map(_unpacked, sorted(values))), ignore_index=VOID)
+
+
+def _check_colours(masks: Sequence[MaskCount], values: set[int], options: MaskOptions) -> None:
+    wanted = len(options.classes) or len(values)
+    if 2 <= len(values) <= MOST_COLOURS and wanted == len(values):
+        return
+    total: Counter[int] = Counter()
+    for mask in masks:
+        total.update(mask.counts)
+    common = [code for code, _ in total.most_common(wanted)] if options.classes else []
+    common = common or [code for code, pixels in total.items() if pixels > sum(total.values()) / 1000]
+    problems = [unknown_codes(mask.path, _colours(common, void=[]), mask.counts) for mask in masks] if common else []
+    rule = f"{wanted} colours, one per class" if options.classes else f"2 to {MOST_COLOURS} colours, one per class"
+    summary = (
+        f"{len(values)} colours in the masks; rule: {rule}; fix: save them losslessly and unsmoothed, {CHECK_MASKS}"
+    )
+    raise DataError(summary, [problem for problem in problems if problem is not None])
+
+
+def _colours(codes: Iterable[int], void: Sequence[int]) -> Coding:
+    values = tuple(code_text(code, "colours") for code in codes)
+    return Coding(kind="colours", values=values, void=tuple(code_text(code, "colours") for code in void))
+
+
+# The task
+
+
+def _task(coding: Coding, masks: Sequence[MaskCount], options: MaskOptions, known: KnownClasses | None) -> Task:
+    count = len(coding.values) or 2
+    names = options.classes or (TWO_CLASSES if count == 2 else tuple(f"class {index}" for index in range(count)))
+    void = next(iter(coding.void_codes()), VOID)
+    colours = known.colours if known is not None else _palette_colours(coding, masks) or distinct_colours(len(names))
+    return Task(names=names, colours=colours, ignore_index=void if count <= void <= VOID else VOID)
+
+
+def _palette_colours(coding: Coding, masks: Sequence[MaskCount]) -> tuple[Colour, ...]:
+    """The colours of the classes in the palettes of the masks; none where a mask has no palette."""
+    if not masks or coding.kind == "instances" or not all(mask.palette for mask in masks):
+        return ()
+    return tuple(masks[0].palette[code] for code in coding.value_codes())
+
+
+def _values(masks: Iterable[MaskCount]) -> set[int]:
+    return set().union(*(mask.counts for mask in masks))
+
+
+def _first(declared: int | None, otherwise: int) -> int:
+    return otherwise if declared is None else declared
+
+
+def _packed(colour: Colour) -> int:
+    return colour[0] << 16 | colour[1] << 8 | colour[2]
+
+
+def _unpacked(code: int) -> Colour:
+    return code >> 16, code >> 8 & 255, code & 255

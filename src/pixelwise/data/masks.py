@@ -1,0 +1,246 @@
+"""Reading masks: from the values on disk to class indices, by a Coding that is stored with the model.
+
+A mask holds codes: whole numbers, or colours packed as 0xRRGGBB. What the codes mean is inferred once, from all masks
+of a folder (`coding`), then applied to each mask in the same way. A code without meaning is an error that names file,
+value and count; it never becomes a class.
+
+H rows, W columns, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixelwise.data.images import read_stored
+from pixelwise.data.layouts import Source
+from pixelwise.data.stored import Stored, refusal
+from pixelwise.errors import DataError, Finding, UsageError
+from pixelwise.task import Task
+
+MaskKind = Literal["index", "binary", "colours", "instances"]
+KINDS: tuple[MaskKind, ...] = ("index", "binary", "colours", "instances")
+Codes = NDArray[np.int64]
+VALUES_NAMED = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coding:
+    """How codes on disk become class indices.
+
+    kind    index: a number per class; binary: background and foreground; colours: an RGB colour per class;
+            instances: 0 is background, every other number, or every further file, an object
+    values  the code of each class, in the order of the indices: numbers, or colours like `#ff0000`; none for instances
+    void    codes that count nowhere
+
+    >>> Coding.from_dict(Coding(kind="binary", values=(0, 255)).to_dict())
+    Coding(kind='binary', values=(0, 255), void=())
+    """
+
+    kind: MaskKind
+    values: tuple[int | str, ...] = ()
+    void: tuple[int | str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"unknown kind of mask {self.kind!r}; choose one of {', '.join(KINDS)}")
+        codes = [*self.value_codes(), *self.void_codes()]
+        if len(set(codes)) != len(codes):
+            raise UsageError(f"the values {self.values} and void {self.void} of a mask must all differ")
+        if bool(self.values) == (self.kind == "instances") or (self.kind == "binary" and len(self.values) != 2):
+            raise UsageError(f"masks of kind {self.kind} with the values {self.values}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Coding:
+        """The coding that `to_dict` wrote; raises UsageError on anything else."""
+        try:
+            kind, codes, void = values["kind"], tuple(values["values"]), tuple(values["void"])
+        except (KeyError, TypeError) as error:
+            raise UsageError(f"not the coding of masks: {error}") from error
+        return cls(kind=kind, values=codes, void=void)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The coding as plain JSON values."""
+        return {"kind": self.kind, "values": list(self.values), "void": list(self.void)}
+
+    def value_codes(self) -> list[int]:
+        """The code of each class as a number."""
+        return [_code(value) for value in self.values]
+
+    def void_codes(self) -> list[int]:
+        """The codes that count nowhere, as numbers."""
+        return [_code(value) for value in self.void]
+
+    def classes_of(self, codes: Codes) -> Codes:
+        """The class index of each code: -1 for void, -2 where the code has no meaning."""
+        void = np.isin(codes, self.void_codes())
+        if self.kind == "instances":
+            return np.where(void, -1, np.where(codes < 0, -2, codes != 0))
+        known = np.array(self.value_codes(), np.int64)
+        order = np.argsort(known)
+        place = np.searchsorted(known[order], codes).clip(max=len(known) - 1)
+        return np.where(void, -1, np.where(known[order][place] == codes, order[place], -2))
+
+    def classes_in(self, codes: Sequence[int]) -> list[int]:
+        """The class index of each code, as `classes_of`, for plain numbers."""
+        return cast("list[int]", self.classes_of(np.array(codes, np.int64)).tolist())
+
+
+def read_mask(sources: Sequence[Source], coding: Coding, task: Task) -> NDArray[np.uint8]:
+    """The classes `mask_HW` of an image, with `task.ignore_index` where the pixel counts nowhere.
+
+    Several sources are one file per object. Raises DataError naming file, values, counts and rule where a code has no
+    meaning in `coding`, a value is not whole, or the masks of one image differ in size.
+    """
+    codes_HW = read_codes(sources, coding.kind)
+    distinct, inverse, counts = run_unique(codes_HW)
+    classes = coding.classes_of(distinct)
+    problem = unknown_codes(sources[0].path, coding, dict(zip(distinct.tolist(), counts.tolist(), strict=True)))
+    if problem:
+        raise DataError("a mask cannot be read", [problem])
+    void = 255 if task.ignore_index is None else task.ignore_index
+    if task.ignore_index is None and (classes == -1).any():
+        raise DataError(f"{sources[0]}: the mask has void pixels, but the task declares no ignore_index")
+    table = np.where(classes == -1, void, classes).astype(np.uint8)
+    return np.repeat(table[inverse[0]], inverse[1]).reshape(codes_HW.shape)
+
+
+def unknown_codes(path: Path, coding: Coding, counts: dict[int, int]) -> Finding | None:
+    """What to say about codes without meaning, with the pixels of each; None where all have one."""
+    classes = coding.classes_of(np.array(list(counts), np.int64))
+    strays = {code: pixels for (code, pixels), index in zip(counts.items(), classes, strict=True) if index == -2}
+    if not strays:
+        return None
+    total = sum(strays.values())
+    share = 100 * total / max(1, sum(counts.values()))
+    shown = ", ".join(code_text(code, coding.kind) for code in sorted(strays)[:VALUES_NAMED])
+    more = f" and {len(strays) - VALUES_NAMED} more" if len(strays) > VALUES_NAMED else ""
+    found = f"{'value' if len(strays) == 1 else 'values'} {shown}{more} in {total} pixels ({share:.2g} %)"
+    rule = "only " + coding_text(coding)
+    fix = "correct the mask (save it losslessly and unsmoothed), or name all classes with data.classes"
+    return Finding(file=path, found=found, rule=rule, fix=fix)
+
+
+def coding_text(coding: Coding) -> str:
+    """The codes that a mask may hold, for a person."""
+    values = [code_text(code, coding.kind) for code in coding.value_codes()]
+    text = f"{values[0]} to {values[-1]}" if _consecutive(coding) else ", ".join(values)
+    text = text or "0 for background and numbers above for objects"
+    void = ", ".join(code_text(code, coding.kind) for code in coding.void_codes())
+    return f"{text}, and {void} for void" if void else text
+
+
+def code_text(code: int, kind: str) -> str:
+    """A code as a person writes it: a number or `#rrggbb`."""
+    return f"#{code:06x}" if kind == "colours" else str(code)
+
+
+def read_codes(sources: Sequence[Source], kind: str) -> Codes:
+    """The codes of a mask (H, W): numbers, or 0xRRGGBB for `colours`; of several files, 1 where any has an object."""
+    if len(sources) == 1:
+        return codes_of(read_stored(sources[0].path, page=sources[0].page), sources[0].path, kind)
+    if kind != "instances":
+        rule = f"one mask per image for masks of kind {kind}"
+        found = f"{len(sources)} masks for one image"
+        raise refusal(sources[0].path, found=found, rule=rule, fix="set data.masks=instances, or merge the files")
+    objects_HW: NDArray[np.bool_] | None = None
+    for source in sources:
+        one_HW = object_of(source)
+        if objects_HW is not None and one_HW.shape != objects_HW.shape:
+            found = f"{_size(one_HW)} pixels where its neighbour has {_size(objects_HW)}"
+            raise refusal(source.path, found=found, rule="objects of one image have one size", fix="correct the file")
+        objects_HW = one_HW if objects_HW is None else objects_HW | one_HW
+    assert objects_HW is not None
+    return objects_HW.astype(np.int64)
+
+
+def object_of(source: Source) -> NDArray[np.bool_]:
+    """Where a file that holds one object is not 0; raises ImageFileError where it has more than two values."""
+    codes_HW = codes_of(read_stored(source.path, page=source.page), source.path, "instances")
+    objects_HW: NDArray[np.bool_] = codes_HW != 0
+    largest = int(codes_HW.max())
+    strays = int(np.count_nonzero(objects_HW & (codes_HW != largest)))
+    if strays:
+        found = f"{strays} pixels are neither 0 nor {largest}"
+        raise refusal(source.path, found=found, rule="a file per object has two values", fix="save it losslessly")
+    return objects_HW
+
+
+def codes_of(stored: Stored, path: Path, kind: str) -> Codes:
+    """The codes in a decoded file; colours of three equal parts everywhere are numbers, unless `colours` are asked.
+
+    Raises ImageFileError for fractions, NaN, and channels that make neither numbers nor colours.
+    """
+    pixels_HWC = stored.pixels_HWC
+    if stored.palette is not None and kind == "colours":
+        pixels_HWC = stored.palette[pixels_HWC[..., 0]]
+    if pixels_HWC.shape[2] == 3:
+        return _colour_codes(pixels_HWC, path, kind)
+    if pixels_HWC.shape[2] != 1:
+        found = f"{pixels_HWC.shape[2]} channels"
+        raise refusal(path, found=found, rule="a mask has one channel, or three of a colour", fix="save one channel")
+    if kind == "colours":
+        return _colour_codes(np.repeat(pixels_HWC, 3, axis=2), path, kind)
+    return _whole(pixels_HWC[..., 0], path)
+
+
+def run_unique(codes_HW: Codes) -> tuple[Codes, tuple[NDArray[np.intp], NDArray[np.intp]], NDArray[np.int64]]:
+    """The distinct codes of a mask, sorted; the code and length of each run of equal pixels; the pixels per code.
+
+    Masks are made of runs, so this sorts few numbers instead of all pixels.
+    """
+    flat = codes_HW.ravel()
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    lengths = np.diff(np.append(starts, flat.size))
+    distinct, inverse = np.unique(flat[starts], return_inverse=True)
+    counts = np.zeros(len(distinct), np.int64)
+    np.add.at(counts, inverse, lengths)
+    return distinct, (inverse, lengths), counts
+
+
+def _colour_codes(pixels_HWC: NDArray[Any], path: Path, kind: str) -> Codes:
+    red, green, blue = (_whole(pixels_HWC[..., part], path) for part in range(3))
+    if kind != "colours":
+        if (red != green).any() or (green != blue).any():
+            raise refusal(path, found="a mask in colours", rule=f"numbers, for masks of kind {kind}", fix=SET_COLOURS)
+        return red
+    if red.size and max(part.max() for part in (red, green, blue)) > 255:
+        raise refusal(path, found="colours of more than 8 bits", rule="RGB of 8 bits", fix="save the mask in 8 bits")
+    return red << 16 | green << 8 | blue
+
+
+SET_COLOURS = "set data.masks=colours, or save class numbers"
+
+
+def _whole(values_HW: NDArray[Any], path: Path) -> Codes:
+    if values_HW.dtype.kind == "f":
+        odd = int((~np.isfinite(values_HW) | (values_HW != np.trunc(values_HW)) | (abs(values_HW) > 2**53)).sum())
+        if odd:
+            found = f"{odd} values that are no whole numbers"
+            raise refusal(path, found=found, rule="a mask holds class numbers", fix="threshold the probabilities")
+    return values_HW.astype(np.int64)
+
+
+def _code(value: int | str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
+        return value
+    if isinstance(value, str) and len(value) == 7 and value[0] == "#":
+        try:
+            return int(value[1:], 16)
+        except ValueError as error:
+            raise UsageError(f"mask value {value!r}: write colours as #rrggbb") from error
+    raise UsageError(f"mask value {value!r}: give a whole number, or a colour as #rrggbb")
+
+
+def _consecutive(coding: Coding) -> bool:
+    codes = coding.value_codes()
+    return coding.kind != "colours" and len(codes) > 2 and codes == list(range(codes[0], codes[0] + len(codes)))
+
+
+def _size(array_HW: NDArray[Any]) -> str:
+    return f"{array_HW.shape[1]} x {array_HW.shape[0]}"

@@ -1,0 +1,106 @@
+"""From an image to its scores and labels: the whole pipeline in one function.
+
+B batch, C channels, K outputs, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pixelwise.bundle import Bundle
+from pixelwise.config import PredictConfig
+from pixelwise.data.normalise import Normalisation
+from pixelwise.inference.sliding import sliding_logits
+from pixelwise.runtime import Runtime
+from pixelwise.task import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictor:
+    """A network with all that it needs to label an image."""
+
+    network: nn.Module
+    task: Task
+    normalisation: Normalisation
+    runtime: Runtime
+    settings: PredictConfig
+
+    @classmethod
+    def of(cls, bundle: Bundle, runtime: Runtime, settings: PredictConfig | None = None) -> Predictor:
+        """The predictor of a saved model; `settings` replace those stored in it."""
+        return cls(
+            network=runtime.place(bundle.build_network()),
+            task=bundle.task,
+            normalisation=bundle.normalisation,
+            runtime=runtime,
+            settings=settings or bundle.predict,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Labels (H, W) as class indices, or (K, H, W) for overlapping classes and values; scores (K, H, W) in float32."""
+
+    labels: NDArray[Any]
+    scores_KHW: NDArray[np.float32]
+
+
+@torch.inference_mode()
+def predict(image_HWC: NDArray[Any], predictor: Predictor) -> Prediction:
+    """Label every pixel of an image (H, W, C) of any size, in raw grey values, with the model's number of channels."""
+    # Normalise as in training.
+    image_CHW = predictor.normalisation.apply(image_HWC).transpose(2, 0, 1)
+    image_BCHW = predictor.runtime.place_image(torch.from_numpy(np.ascontiguousarray(image_CHW))[None])
+
+    # Logits to scores, averaged over mirror images and turns where that is asked for.
+    views = symmetries() if predictor.settings.flips else [(_same, _same)]
+    scores_BKHW = torch.stack([back(_scores(turn(image_BCHW), predictor)) for turn, back in views]).mean(dim=0)
+
+    # Scores to labels.
+    labels = predictor.task.decide(scores_BKHW)[0].cpu().numpy()
+    if predictor.task.kind == "exclusive":
+        labels = labels.astype(np.uint8)
+    return Prediction(labels, scores_BKHW[0].cpu().numpy())
+
+
+def symmetries() -> Iterator[tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]:
+    """The eight symmetries of the square, each with its inverse, as functions of the last two axes of a tensor."""
+    for quarter_turns in range(4):
+        for mirrored in (False, True):
+            yield _symmetry(quarter_turns, mirrored), _inverse(quarter_turns, mirrored)
+
+
+def _scores(image_BCHW: Tensor, predictor: Predictor) -> Tensor:
+    settings = predictor.settings
+    with predictor.runtime.autocast():
+        logits_BKHW = sliding_logits(
+            predictor.runtime.place_image(image_BCHW),
+            network=predictor.network,
+            tile=settings.tile,
+            overlap=settings.overlap,
+            stride=int(predictor.network.stride),  # type: ignore[arg-type]
+        )
+    return predictor.task.activate(logits_BKHW)
+
+
+def _same(values: Tensor) -> Tensor:
+    return values
+
+
+def _symmetry(quarter_turns: int, mirrored: bool) -> Callable[[Tensor], Tensor]:
+    return lambda values: torch.rot90(values.flip(-1) if mirrored else values, quarter_turns, (-2, -1))
+
+
+def _inverse(quarter_turns: int, mirrored: bool) -> Callable[[Tensor], Tensor]:
+    def back(values: Tensor) -> Tensor:
+        turned = torch.rot90(values, -quarter_turns, (-2, -1))
+        return turned.flip(-1) if mirrored else turned
+
+    return back

@@ -1,0 +1,140 @@
+"""What a network runs on and how fast: device, precision, memory layout, threads and the allocator.
+
+All of it is on by default, said in one line (`Runtime.describe`), and each can be switched off in RuntimeConfig. What
+each is worth is measured by `benchmarks/training_step.py` and `benchmarks/inference.py`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pixelwise.config import RuntimeConfig
+from pixelwise.errors import UsageError
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc, malloc.h
+LARGEST_HEAP_BLOCK = 2**30
+HEAP_GROWTH = 2**26
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """Where and how a network runs; made by `prepare`."""
+
+    device: torch.device
+    precision: str
+    channels_last: bool
+    allocator: bool
+    threads: int
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """The network, moved to the device and into the memory layout."""
+        return network.to(self.device, memory_format=self._memory_format)  # type: ignore[call-overload, no-any-return]
+
+    def place_image(self, image_BCHW: Tensor) -> Tensor:
+        """A batch of images, moved to the device and into the memory layout."""
+        return image_BCHW.to(self.device, memory_format=self._memory_format, non_blocking=True)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """A context in which convolutions run in the chosen precision; weights stay in float32."""
+        return torch.autocast(self.device.type, DTYPES[self.precision], enabled=self.precision != "fp32")
+
+    def describe(self) -> str:
+        """One line for the user."""
+        layout = "channels last" if self.channels_last else "channels first"
+        allocator = "memory kept in the process" if self.allocator else "memory given back to the system"
+        return f"{self.device} · {self.precision} · {layout} · {self.threads} threads · {allocator}"
+
+    @property
+    def _memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+
+def prepare(settings: RuntimeConfig) -> Runtime:
+    """Set up this process as `settings` say and return what was chosen.
+
+    Raises UsageError for a device that is not there or a precision that the device does not compute in.
+    """
+    device = find_device(settings.device)
+    threads = settings.threads or threads_per_process()
+    torch.set_num_threads(threads)
+    set_deterministic(settings.deterministic)
+    return Runtime(
+        device=device,
+        precision=find_precision(settings.precision, device),
+        channels_last=settings.channels_last,
+        allocator=settings.allocator and keep_freed_memory(),
+        threads=threads,
+    )
+
+
+def find_device(name: str) -> torch.device:
+    """The device of that name; `auto` is the first of cuda, mps and cpu that is there.
+
+    `cuda` without a number is the GPU of this process among those that torchrun started.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, found in there.items() if found)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"device {name!r} does not exist; choose auto, cpu, cuda, cuda:1 or mps") from error
+    if not there.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
+        raise UsageError(f"device {name!r} is not on this machine; it has {', '.join(k for k in there if there[k])}")
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    return device
+
+
+def find_precision(name: str, device: torch.device) -> str:
+    """The precision of that name; `auto` is bfloat16 where the device computes in it, else float32."""
+    if name == "auto":
+        return "bf16" if computes_bfloat16(device) else "fp32"
+    if name == "fp16" and device.type == "cpu":
+        raise UsageError("precision fp16 is for GPUs; on a CPU choose bf16 or fp32")
+    return name
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; emulated bfloat16 is slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return any(bool(able.get(unit)) for unit in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False
+
+
+def threads_per_process() -> int:
+    """Cores this process may use, shared out over the processes that torchrun started on this machine."""
+    cores = len(os.sched_getaffinity(0)) if platform.system() == "Linux" else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed memory instead of returning it after every step; False where there is no glibc.
+
+    Large tensors then reuse pages that are already mapped; the price is a higher resident memory.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    settings = ((M_MMAP_THRESHOLD, LARGEST_HEAP_BLOCK), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, HEAP_GROWTH))
+    return all(mallopt(key, value) == 1 for key, value in settings)
+
+
+def set_deterministic(wanted: bool) -> None:
+    """Refuse operations whose result changes when repeated, or allow them."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = not wanted

@@ -1,0 +1,62 @@
+"""The log of a run: one JSON object per line, each line whole, the same lines after a kill and a resume.
+
+A row holds what is computed (step, loss, learning rate, scores); what is measured with a clock stands under `timing`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pixelwise.errors import OutputError, printable
+
+Row = dict[str, Any]
+
+
+class Journal:
+    """An open log. `watch` sees every row as it is written, for a progress bar."""
+
+    def __init__(self, path: Path, *, keep_bytes: int = 0, watch: Callable[[Row], None] | None = None) -> None:
+        """Open the log and cut off what was written after the first `keep_bytes` bytes."""
+        self.path = path
+        self._watch = watch
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        os.ftruncate(self._descriptor, keep_bytes)
+        os.lseek(self._descriptor, 0, os.SEEK_END)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+
+    def write(self, row: Row) -> None:
+        """Add one row. Raises OutputError where the system refuses."""
+        line = json.dumps(row, allow_nan=False, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        try:
+            written = os.write(self._descriptor, line)
+        except OSError as error:
+            raise OutputError(f"could not write {printable(self.path)}: {error.strerror}") from error
+        if written != len(line):
+            raise OutputError(f"could not write {printable(self.path)}: no space left on the disk")
+        if self._watch:
+            self._watch(row)
+
+    def flush(self) -> int:
+        """Put everything on the disk and return the length of the log, bytes."""
+        os.fsync(self._descriptor)
+        return os.lseek(self._descriptor, 0, os.SEEK_CUR)
+
+
+def read_journal(path: Path) -> list[Row]:
+    """All whole rows of a log; a last line cut off by a kill is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines]

@@ -1,0 +1,184 @@
+"""A run in its folder: what is written where, how a run begins, stops and is taken up again.
+
+plan.toml                complete, commented; `train --config plan.toml` repeats the run
+model.safetensors        the model with the best validation score
+last.safetensors         the model of the last checkpoint
+checkpoint.safetensors   what a resume needs
+log.jsonl                one row per step and per validation
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from pixelwise import __version__
+from pixelwise.bundle import Bundle
+from pixelwise.config import RunConfig
+from pixelwise.data.fingerprints import data_fingerprint, image_fingerprints
+from pixelwise.data.loaders import Steps, training_batches
+from pixelwise.files import crash_point, remove_leftovers
+from pixelwise.inference.predict import Predictor
+from pixelwise.training.journal import Journal
+from pixelwise.training.loop import fit
+from pixelwise.training.resume import State, load_checkpoint, save_checkpoint
+from pixelwise.training.setup import Parts, make_state
+
+PLAN, MODEL, LAST, LOG = "plan.toml", "model.safetensors", "last.safetensors", "log.jsonl"
+Score = Callable[[Predictor], Mapping[str, float | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What a run asks of the rooms above it.
+
+    score   scores of a predictor on the validation images, the same in every process
+    watch   sees every row of the log, for a progress bar
+    warn    tells the user something that is not an error
+    force   resume although the plan, the data or the versions differ
+    """
+
+    score: Score
+    watch: Callable[[dict[str, Any]], None]
+    warn: Callable[[str], None]
+    force: bool = False
+
+
+def run(parts: Parts, folder: Path, services: Services) -> bool:
+    """Train from the last checkpoint in the folder, or from the beginning, to the end of the plan.
+
+    False where the user stopped it (Ctrl-C, SIGTERM) before the end: a checkpoint of that step is then kept. The
+    weights, the log (but for its timings) and the model are the same bytes however often the run was killed.
+    """
+    state, identity = make_state(parts), run_identity(parts)
+    if parts.job.ranks.writes:
+        remove_leftovers(folder)
+    log_bytes = load_checkpoint(folder, state, identity=None if services.force else identity, warn=services.warn) or 0
+    job = parts.job
+    with Journal(
+        folder / LOG if job.ranks.writes else Path("/dev/null"), keep_bytes=log_bytes, watch=services.watch
+    ) as journal:
+        keeper = FolderKeeper(folder=folder, parts=parts, score=services.score, journal=journal, identity=identity)
+        assert job.settings.steps is not None, "the plan fixes the number of steps"
+        steps = Steps(
+            start=state.step,
+            stop=job.settings.steps,
+            batch=job.settings.batch,
+            rank=job.ranks.rank,
+            ranks=job.ranks.count,
+        )
+        batches = training_batches(parts.samples, steps, workers=job.settings.workers)
+        with stop_signals() as stopped:
+            return fit(state, batches, job=job, keeper=keeper, stopped=stopped)
+
+
+class FolderKeeper:
+    """Keeps what the loop gives it in the folder of the run; only the first process writes."""
+
+    def __init__(self, *, folder: Path, parts: Parts, score: Score, journal: Journal, identity: dict[str, str]) -> None:
+        self._folder, self._parts, self._score = folder, parts, score
+        self._journal, self._identity = journal, identity
+        self._averaged = parts.job.runtime.place(parts.network.build(parts.job.task)).eval()
+        self._scores: Mapping[str, float | None] = {}
+        self._provenance = provenance(parts, identity)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Write one row of the log."""
+        if self._parts.job.ranks.writes:
+            self._journal.write(dict(row))
+
+    def validate(self, state: State) -> Mapping[str, float | None]:
+        """Scores of the averaged weights on the validation images."""
+        self._averaged.load_state_dict(state.average.values)
+        job = self._parts.job
+        self._scores = self._score(
+            Predictor(
+                network=self._averaged,
+                task=job.task,
+                normalisation=self._parts.normalisation,
+                runtime=job.runtime,
+                settings=self._parts.plan.predict,
+            )
+        )
+        return self._scores
+
+    def save(self, state: State, *, improved: bool) -> None:
+        """Write the model where it is the best so far, the last model, then the checkpoint."""
+        if not self._parts.job.ranks.writes:
+            return
+        bundle = self._bundle(state)
+        if improved:
+            bundle.save(self._folder / MODEL)
+        bundle.save(self._folder / LAST)
+        crash_point("before-checkpoint")
+        log_bytes = self._journal.flush()
+        save_checkpoint(self._folder, state, log_bytes=log_bytes, identity=self._identity)
+
+    def _bundle(self, state: State) -> Bundle:
+        parts = self._parts
+        return Bundle(
+            task=parts.job.task,
+            network=parts.network,
+            normalisation=parts.normalisation,
+            coding=parts.dataset.coding,
+            predict=parts.plan.predict,
+            weights=copy.copy(state.average.values),
+            provenance={**self._provenance, "step": state.step, "validation": dict(self._scores)},
+        )
+
+
+def run_identity(parts: Parts) -> dict[str, str]:
+    """What a run is made of: a checkpoint of one run does not continue another."""
+    runtime, ranks = parts.job.runtime, parts.job.ranks
+    return {
+        "plan": hashlib.sha256(identifying_plan(parts.plan).encode()).hexdigest()[:16],
+        "data": data_fingerprint(parts.dataset.samples),
+        "pixelwise": __version__,
+        "torch": torch.__version__,
+        "machine": f"{runtime.describe()} · {ranks.count} processes",
+    }
+
+
+def identifying_plan(plan: RunConfig) -> str:
+    """The part of a plan that decides the bytes of the result: not where the data lies, not the number of workers."""
+    values = plan.model_dump(mode="json")
+    values["data"].pop("path")
+    values["training"].pop("workers")
+    return RunConfig.model_validate(values).model_dump_json()
+
+
+def provenance(parts: Parts, identity: Mapping[str, str]) -> dict[str, Any]:
+    """Where a model comes from: versions, data, plan, and which images it was trained on."""
+    return {
+        **identity,
+        "data_summary": parts.dataset.survey.to_dict(),
+        "plan_toml": parts.plan.to_toml(),
+        "trained_on": sorted(image_fingerprints(parts.training).values()),
+    }
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a wish that can be asked for; a second one ends the process at once."""
+    received: list[int] = []
+
+    def remember(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(kind, before[kind])
+
+    before = {kind: signal.signal(kind, remember) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)

@@ -1,0 +1,171 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixelwise.cli.main import VERBS, main
+from pixelwise.data.synthetic import write_data_set
+from pixelwise.training.journal import read_journal
+
+SMALL = ["model.width=4", "model.depth=2", "training.batch=2", "training.crop=[32,32]", "runtime.threads=1"]
+
+
+def command(*arguments: str) -> int:
+    """The exit code of a command, run in this process."""
+    with pytest.raises(SystemExit) as leaving:
+        main(list(arguments))
+    return int(leaving.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where a model was trained on drawn cells."""
+    folder = tmp_path_factory.mktemp("walk")
+    write_data_set(folder / "cells", images=8, size=(64, 64), channels=1, seed=0)
+    write_data_set(folder / "others", images=3, size=(65, 49), channels=1, seed=1)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        settings = [*SMALL, "model.width=8", "training.learning_rate=0.01", "training.crop=[64,64]"]
+        assert command("train", "cells", *settings, "--steps", "60", "--name", "run") == 0
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def at_walk(walk: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(walk)
+    return walk
+
+
+def test_a_run_leaves_everything_that_is_promised(at_walk: Path) -> None:
+    run = at_walk / "runs" / "run"
+    names = {path.name for path in run.iterdir()}
+    assert names >= {"plan.toml", "model.safetensors", "last.safetensors", "checkpoint.safetensors", "log.jsonl"}
+    assert names >= {"scores.json", "curves.png", "predictions"}
+    assert (run / "predictions" / "contact_sheet.png").is_file()
+    rows = read_journal(run / "log.jsonl")
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 61))
+    scores = json.loads((run / "scores.json").read_text())
+    assert scores["mean_iou"] > 0.6
+
+
+def test_scores_of_new_images(at_walk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("evaluate", "run", "others", "--json") == 0
+    shown = capsys.readouterr()
+    scores = json.loads(shown.out)
+    assert scores["mean_iou"] > 0.6
+    assert len(scores["per_image"]) == 3
+    assert "one confusion matrix" in shown.err
+    assert "nan" not in shown.out.lower()
+
+
+def test_images_of_the_training_are_left_out_and_that_is_said(
+    at_walk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("evaluate", "runs/run", "cells") == 0
+    assert "6 of 8 images were trained on and are left out" in capsys.readouterr().out
+    assert command("evaluate", "runs/run", "cells", "--all") == 0
+    assert "flatter" in capsys.readouterr().out
+    assert command("evaluate", "runs/run", "cells", "--split", "test") == 1
+
+
+def test_masks_for_a_folder(at_walk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("predict", "run", "others/images", "--out", "masks", "--scores", "--overlays") == 0
+    capsys.readouterr()
+    for path in sorted((at_walk / "others" / "images").iterdir()):
+        with Image.open(at_walk / "masks" / path.name) as mask, Image.open(path) as image:
+            assert mask.mode == "P"
+            assert mask.size == image.size
+    # A data set's masks are not taken for images.
+    assert command("predict", "run", "others", "--out", "again") == 0
+    assert "3 masks" in capsys.readouterr().out
+
+
+def test_some_inputs_failed(at_walk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mixed = at_walk / "mixed"
+    mixed.mkdir()
+    Image.fromarray(np.zeros((9, 7), np.uint8)).save(mixed / "good.png")
+    (mixed / "bad.png").write_bytes(b"not an image")
+    assert command("predict", "run", "mixed", "--out", "mixed-masks", "--json") == 3
+    shown = capsys.readouterr()
+    result = json.loads(shown.out)
+    assert list(result["failed"]) == ["bad"]
+    assert list(result["masks"]) == ["good"]
+    assert "bad.png" in shown.err
+
+
+def test_the_plan_runs_again_to_the_same_weights(at_walk: Path) -> None:
+    assert command("train", "--config", "runs/run/plan.toml", "--name", "again") == 0
+    for name in ("model.safetensors", "last.safetensors"):
+        assert (at_walk / "runs/again" / name).read_bytes() == (at_walk / "runs/run" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["train", "cells", "--name", "run"], 1, "--resume"),
+        (["train", "nowhere"], 2, "nowhere"),
+        (["train"], 1, "no data"),
+        (["train", "cells", "training.stepz=3"], 1, "training.steps"),
+        (["train", "cells", "--steps", "3", "--minutes", "2"], 1, "one length"),
+        (["train", "cells", "model.name=unett", "--steps", "1"], 1, "'unet'"),
+        (["train", "cells", "model.widht=3", "--steps", "1"], 1, "'width'"),
+        (["train", "cells", "training.loss=ce+dise", "--steps", "1"], 1, "'dice'"),
+        (["train", "cells", "runtime.device=cuda", "--steps", "1"], 1, "cuda"),
+        (["train", "cells", "--name", "a/b", "--steps", "1"], 1, "plain name"),
+        (["train", "cells", "--config", "none.toml"], 1, "none.toml"),
+        (["evaluate", "unknown", "cells"], 1, "runs here: "),
+        (["predict", "cells/images/nothing.png", "cells"], 1, "runs here: "),
+        (["predict", "run", "nowhere"], 2, "nowhere"),
+        (["predict", "run"], 1, "--help"),
+        (["trian", "cells"], 1, "--help"),
+        (["train", "--stepss", "3"], 1, "--help"),
+    ],
+)
+def test_refusals_are_one_message_with_the_right_exit_code(
+    at_walk: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, words: str
+) -> None:
+    runs = sorted(path.name for path in Path("runs").iterdir())
+    assert command(*arguments) == code
+    message = capsys.readouterr().err
+    assert words in message
+    assert "Traceback" not in message
+    assert sorted(path.name for path in Path("runs").iterdir()) == runs, "a refused command leaves no run behind"
+
+
+def test_resuming_with_another_plan_or_data_is_refused(at_walk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_data_set(at_walk / "changing", images=4, size=(40, 40), channels=1, seed=5)
+    assert command("train", "changing", *SMALL, "--steps", "2", "--name", "changing") == 0
+    Image.fromarray(np.zeros((40, 40), np.uint8)).save(sorted((data / "images").iterdir())[0])
+    capsys.readouterr()
+    assert command("train", "--resume", "--name", "changing") == 2
+    assert "its data is" in capsys.readouterr().err
+    assert command("train", "--resume", "--name", "changing", "--force") == 0
+
+
+def test_help_is_fast_and_names_every_verb() -> None:
+    began = time.perf_counter()
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "pixelwise", "--help"], capture_output=True, text=True, check=True
+    )
+    assert time.perf_counter() - began < 5, "even on a busy machine"
+    assert all(verb in shown.stdout for verb in VERBS)
+    for heavy in ("torch", "numpy", "cv2", "PIL", "matplotlib", "scipy"):
+        assert f"| {heavy}\n" not in shown.stderr.replace("|   ", "| ").replace("  ", ""), heavy
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--version") == 0
+    assert capsys.readouterr().out.startswith("pixelwise 0")

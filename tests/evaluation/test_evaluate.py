@@ -1,0 +1,145 @@
+"""The one evaluator: counting per image, adding shards, ranking, and refusing what does not fit."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixelwise.errors import DataError, UsageError
+from pixelwise.evaluation.evaluate import evaluate, merge
+from pixelwise.task import Task
+
+TASK = Task.of(["background", "cell"])
+
+
+@dataclass
+class Sample:
+    name: str
+    image_HWC: np.ndarray
+    mask_HW: np.ndarray = field(repr=False)
+
+
+def make_sample(name, labels, mask):
+    """A sample whose image holds the labels that `predict` below reads off it."""
+    return Sample(name, np.array(labels, np.uint8)[..., None], np.array(mask, np.uint8))
+
+
+def run(samples, task=TASK, predict=lambda image_HWC: image_HWC[..., 0]):
+    return evaluate(samples, read=lambda sample: (sample.image_HWC, sample.mask_HW), predict=predict, task=task)
+
+
+def random_samples(seed, count=5):
+    rng = np.random.default_rng(seed)
+    return [make_sample(f"{i}.png", rng.integers(0, 2, (4, 6)), rng.choice([0, 1, 255], (4, 6))) for i in range(count)]
+
+
+GOOD = make_sample("good", [[0, 1]], [[0, 1]])
+HALF = make_sample("half", [[0, 1]], [[0, 0]])
+BAD = make_sample("bad", [[1, 0]], [[0, 1]])
+VOID = make_sample("void", [[0, 1]], [[255, 255]])
+
+
+def test_scores_are_of_the_sum_not_the_mean_of_images():
+    evaluation = run([make_sample("a", [[1, 1, 1]], [[1, 1, 1]]), make_sample("b", [[1]], [[0]])])
+    assert evaluation.scores.counts_KK.tolist() == [[0, 1], [0, 3]]
+    assert evaluation.scores.means["mean_iou"] == pytest.approx((0 + 3 / 4) / 2)
+    assert evaluation.scores.images == 2
+
+
+def test_void_is_counted_apart():
+    evaluation = run([make_sample("a", [[0, 1, 1]], [[0, 255, 255]])])
+    assert evaluation.scores.void == 2
+    assert evaluation.scores.counts_KK.sum() == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 5), st.randoms())
+def test_shards_add_up_in_any_order(seed, cut, random):
+    samples = random_samples(seed)
+    whole = run(samples).to_dict()
+    random.shuffle(samples)
+    shards = [run(samples[:cut]), run(samples[cut:])]
+    random.shuffle(shards)
+    assert merge(shards).to_dict() == whole
+
+
+def test_samples_are_read_one_at_a_time():
+    events = []
+
+    def stream():
+        for name in "ab":
+            events.append(f"take {name}")
+            yield make_sample(name, [[0]], [[0]])
+
+    def read(sample):
+        events.append(f"read {sample.name}")
+        return sample.image_HWC, sample.mask_HW
+
+    evaluate(stream(), read=read, predict=lambda image_HWC: image_HWC[..., 0], task=TASK)
+    assert events == ["take a", "read a", "take b", "read b"]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([GOOD, HALF, BAD, VOID])))
+def test_worst_and_best_put_all_void_last(order):
+    evaluation = run(order)
+    assert [image.name for image in evaluation.worst(4)] == ["bad", "half", "good", "void"]
+    assert [image.name for image in evaluation.best(4)] == ["good", "half", "bad", "void"]
+    assert [image.all_void for image in evaluation.worst(4)] == [False, False, False, True]
+    assert [image.name for image in evaluation.worst(1)] == ["bad"]
+
+
+def test_json_has_a_row_per_image():
+    values = json.loads(json.dumps(run([HALF, VOID]).to_dict(), allow_nan=False))
+    half, void = values["per_image"]
+    assert half == {
+        "name": "half",
+        "mean_iou": 0.25,
+        "pixel_accuracy": 0.5,
+        "iou": [0.5, 0.0],
+        "pixels": 2,
+        "void_pixels": 0,
+        "all_void": False,
+    }
+    assert (void["mean_iou"], void["iou"], void["void_pixels"], void["all_void"]) == (None, [None, None], 2, True)
+    assert values["images"] == 2
+
+
+def test_no_samples_can_still_be_merged():
+    assert run([]).scores.to_dict()["mean_iou"] is None
+    assert merge([run([]), run([GOOD])]).scores.means["mean_iou"] == 1.0
+
+
+def test_a_prediction_of_another_size_names_both():
+    with pytest.raises(DataError, match="half: the prediction is 1 × 1 pixels, the mask 1 × 2"):
+        run([HALF], predict=lambda image_HWC: image_HWC[:, :1, 0])
+
+
+def test_a_wrong_mask_value_names_the_sample():
+    with pytest.raises(DataError, match=r"odd\\n: mask with value 7 in 1 pixels"):
+        run([make_sample("odd\n", [[0]], [[7]])])
+
+
+def test_two_images_of_one_name_are_refused():
+    with pytest.raises(UsageError, match="half was evaluated twice"):
+        run([HALF, GOOD, HALF])
+    with pytest.raises(UsageError, match="good was evaluated twice"):
+        merge([run([GOOD]), run([GOOD])])
+
+
+def test_merging_nothing_or_different_tasks_is_refused():
+    with pytest.raises(UsageError, match="no evaluation to merge"):
+        merge([])
+    with pytest.raises(UsageError, match="different tasks"):
+        merge([run([GOOD]), run([HALF], task=Task.of(["background", "nucleus"]))])
+
+
+@pytest.mark.parametrize("kind", ["overlapping", "values"])
+def test_only_exclusive_tasks(kind):
+    with pytest.raises(UsageError, match=f"kind '{kind}' cannot be evaluated"):
+        run([GOOD], task=Task.of(["cell", "edge"], kind=kind))

@@ -1,0 +1,90 @@
+"""The pipeline from an image to its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pixelwise.bundle import Bundle
+from pixelwise.config import PredictConfig
+from pixelwise.errors import PixelwiseError
+from pixelwise.inference.predict import Predictor, predict, symmetries
+from pixelwise.runtime import Runtime
+
+SIZES = [(1, 1), (1, 5000), (5000, 1), (31, 33), (3, 3), (64, 48), (97, 89)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_any_size_gives_labels_of_that_size(
+    make_bundle: Callable[..., Bundle], runtime: Runtime, size: tuple[int, int]
+) -> None:
+    image_HWC = np.random.default_rng(0).integers(0, 256, (*size, 1), np.uint8)
+    prediction = predict(image_HWC, Predictor.of(make_bundle(), runtime))
+    assert prediction.labels.shape == size
+    assert prediction.labels.dtype == np.uint8
+    assert prediction.scores_KHW.shape == (2, *size)
+    np.testing.assert_allclose(prediction.scores_KHW.sum(axis=0), 1, atol=1e-5)
+    np.testing.assert_array_equal(prediction.labels, prediction.scores_KHW.argmax(axis=0))
+
+
+def test_the_steps_of_the_pipeline_by_hand(make_bundle: Callable[..., Bundle], runtime: Runtime) -> None:
+    bundle = make_bundle()
+    image_HWC = np.random.default_rng(1).integers(0, 256, (20, 24, 1), np.uint8)
+    normal_BCHW = torch.from_numpy((image_HWC[None, :, :, 0].astype(np.float32) - 100) / 50)[:, None]
+    with torch.no_grad():
+        scores_BKHW = bundle.build_network()(normal_BCHW).softmax(dim=1)
+    found = predict(image_HWC, Predictor.of(bundle, runtime))
+    np.testing.assert_allclose(found.scores_KHW, scores_BKHW[0].numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_constant_images_give_finite_scores(make_bundle: Callable[..., Bundle], runtime: Runtime, value: int) -> None:
+    found = predict(np.full((40, 40, 1), value, np.uint8), Predictor.of(make_bundle(), runtime))
+    assert np.isfinite(found.scores_KHW).all()
+
+
+def test_another_number_of_channels_is_refused_with_both_numbers(
+    make_bundle: Callable[..., Bundle], runtime: Runtime
+) -> None:
+    with pytest.raises(PixelwiseError, match=r"3 channels.*13"):
+        predict(np.zeros((8, 8, 13), np.uint16), Predictor.of(make_bundle(channels=3), runtime))
+
+
+def test_symmetries_are_undone() -> None:
+    values = torch.arange(6.0).reshape(1, 1, 2, 3)
+    seen = set()
+    for turn, back in symmetries():
+        assert torch.equal(back(turn(values)), values)
+        seen.add((tuple(turn(values).shape), tuple(turn(values).flatten().tolist())))
+    assert len(seen) == 8
+
+
+class Leftness(nn.Module):
+    """Gives class 1 a logit that grows to the right: not symmetric at all."""
+
+    stride = 1
+
+    def forward(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+        ramp = torch.linspace(-3, 3, image_BCHW.shape[-1]).expand(image_BCHW[:, :1].shape)
+        return torch.cat([torch.zeros_like(ramp), ramp], dim=1)
+
+
+def test_averaged_flips_make_a_symmetric_answer(make_bundle: Callable[..., Bundle], runtime: Runtime) -> None:
+    predictor = Predictor.of(make_bundle(predict=PredictConfig(flips=True)), runtime)
+    predictor = replace(predictor, network=Leftness())
+    scores_KHW = predict(np.zeros((10, 10, 1), np.uint8), predictor).scores_KHW
+    np.testing.assert_allclose(scores_KHW, 0.5, atol=1e-6)
+
+
+def test_windows_change_little_away_from_their_edges(make_bundle: Callable[..., Bundle], runtime: Runtime) -> None:
+    bundle = make_bundle()
+    image_HWC = np.random.default_rng(2).integers(0, 256, (150, 170, 1), np.uint8)
+    whole = predict(image_HWC, Predictor.of(bundle, runtime)).scores_KHW
+    cut = predict(image_HWC, Predictor.of(bundle, runtime, PredictConfig(tile=96, overlap=0.5))).scores_KHW
+    assert np.abs(whole - cut).mean() < 0.01
+    assert (whole.argmax(0) == cut.argmax(0)).mean() > 0.97

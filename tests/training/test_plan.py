@@ -1,0 +1,68 @@
+"""The rules that complete a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pixelwise.data.dataset import open_dataset
+
+from pixelwise.config import RunConfig, read_config
+from pixelwise.data.synthetic import write_data_set
+from pixelwise.errors import UsageError
+from pixelwise.training.plan import choose_crop, choose_turn, complete_plan, fix_length, with_steps
+
+
+@pytest.fixture
+def dataset(tmp_path: Path):
+    return open_dataset(write_data_set(tmp_path / "cells", images=3, size=(40, 50), channels=1, seed=0))
+
+
+def test_a_complete_plan_reads_back_as_itself(dataset, tmp_path: Path) -> None:
+    plan = complete_plan(read_config(overrides=["training.steps=30", "model.width=8"]), dataset, training_images=2)
+    assert plan.training.crop == (48, 64)
+    assert plan.augment.turn is True
+    assert plan.model.options == {"width": 8, "depth": 4, "dropout": 0.0}
+    assert plan.data.classes == dataset.task.names
+    assert plan.training.validate_every == 2
+    path = tmp_path / "plan.toml"
+    path.write_text(plan.to_toml())
+    assert read_config(path) == plan
+    assert complete_plan(read_config(path), dataset, training_images=2) == plan
+
+
+def test_lengths(dataset) -> None:
+    asked = RunConfig().with_values(training={"epochs": 2.5, "batch": 4})
+    assert complete_plan(asked, dataset, training_images=10).training.steps == 7
+    open_ended = complete_plan(RunConfig(), dataset, training_images=10)
+    assert open_ended.training.steps is None
+    assert open_ended.training.minutes == 10
+
+
+def test_a_time_budget_becomes_a_number_of_steps() -> None:
+    plan = fix_length(RunConfig(), seconds=100, step=1.0, validation=0.1)
+    assert plan.training.steps == 97
+    assert plan.training.validate_every == 5
+    rare = fix_length(RunConfig(), seconds=100, step=1.0, validation=5.0)
+    assert rare.training.steps == 80
+    assert rare.training.validate_every == 27
+    with pytest.raises(UsageError, match="--minutes"):
+        fix_length(RunConfig(), seconds=1, step=2.0, validation=0.1)
+
+
+def test_given_steps_between_validations_are_kept() -> None:
+    plan = RunConfig().with_values(training={"validate_every": 7})
+    assert with_steps(plan, 100).training.validate_every == 7
+    assert with_steps(plan, 3).training.validate_every == 3
+
+
+@pytest.mark.parametrize(
+    ("size", "crop"), [((512, 512), (256, 256)), ((360, 480), (256, 256)), ((31, 33), (32, 48)), ((1, 5000), (32, 256))]
+)
+def test_crops(size: tuple[int, int], crop: tuple[int, int]) -> None:
+    assert choose_crop(size) == crop
+
+
+@pytest.mark.parametrize(("layout", "turn"), [("CamVid", False), ("VOC", False), ("images+masks", True)])
+def test_photographs_are_not_turned(layout: str, turn: bool) -> None:
+    assert choose_turn(layout) is turn
