@@ -148,7 +148,7 @@ def test_a_section_that_is_a_value_is_refused(tmp_path):
         (b"\xff\xfe", "is not TOML"),
         (b"[training]\nsteps = 1\nsteps = 2", "is not TOML"),
         (b"x = " + b"[" * 100_000, "is not TOML"),
-        (b"#" * (LONGEST_FILE + 1), "larger than any configuration"),
+        (b"#" * (LONGEST_FILE + 1), "is larger than any configuration"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_refused(content, said, tmp_path):
@@ -158,7 +158,7 @@ def test_a_file_that_is_no_configuration_is_refused(content, said, tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UsageError, match="cannot read .*none.toml: No such file"):
+    with pytest.raises(UsageError, match=r"cannot read .*none\.toml: No such file"):
         read_config(tmp_path / "none.toml")
 
 

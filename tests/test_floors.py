@@ -112,11 +112,12 @@ def decision_offences(source: str, module: str) -> Iterator[str]:
     if module == "task":
         return
     for node in ast.walk(ast.parse(source)):
-        names = named(node)
-        if names & ACTIVATIONS:
+        if named(node) & ACTIVATIONS or (room(module) in DECIDING_ROOMS and decides(node)):
             yield f"line {node.lineno}: {ast.unparse(node)}"
-        elif room(module) in DECIDING_ROOMS and (names & DECISIONS or takes_torch_entropy(node) or thresholds(node)):
-            yield f"line {node.lineno}: {ast.unparse(node)}"
+
+
+def decides(node: ast.AST) -> bool:
+    return bool(named(node) & DECISIONS) or takes_torch_entropy(node) or thresholds(node)
 
 
 def named(node: ast.AST) -> set[str]:
@@ -160,7 +161,9 @@ def test_every_file_is_on_a_floor():
 def test_no_module_imports_itself_through_others():
     modules = {module_name(path) for path in files()}
     graph = {
-        module_name(path): {t for n in ast.walk(ast.parse(path.read_text("utf-8"))) for t in imported(n) if t in modules}
+        module_name(path): {
+            t for n in ast.walk(ast.parse(path.read_text("utf-8"))) for t in imported(n) if t in modules
+        }
         for path in files()
     }
     assert len(list(TopologicalSorter(graph).static_order())) == len(graph)

@@ -113,7 +113,7 @@ def test_truth_of_overlapping_classes_counts_each_class_for_itself():
 
 @pytest.mark.parametrize("of_classes", [HEIGHT.log_scores, HEIGHT.truth])
 def test_values_have_no_classes(of_classes):
-    with pytest.raises(UsageError, match="task of values has no .*; use the losses l1 or l2"):
+    with pytest.raises(UsageError, match=r"task of values has no .*; use the losses l1 or l2"):
         of_classes(torch.zeros(1, 1, 1, 1))
 
 

@@ -16,11 +16,11 @@ from typing import Any, BinaryIO, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
-from pixelwise.errors import BundleError, OutputError, printable
-from pixelwise.files import write_atomically
+from pixelwise.errors import BundleError, printable
+from pixelwise.files import write_bytes
 
 Purpose = Literal["model", "checkpoint"]
 FORMAT = 1
@@ -47,17 +47,14 @@ def save_archive(path: Path, archive: Archive, *, kind: Purpose) -> None:
     text = json.dumps(archive.description, allow_nan=False, sort_keys=True)
     envelope = {"format": FORMAT, "kind": kind, "sha256": _checksum(tensors, text), "description": text}
     metadata = {METADATA_KEY: json.dumps(envelope, sort_keys=True)}
-    try:
-        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
-    except SafetensorError as error:
-        raise OutputError(f"could not write {printable(path)}: {error}; an older file is kept") from error
+    write_bytes(path, save(tensors, metadata))
 
 
 def load_archive(path: Path, *, kind: Purpose) -> Archive:
     """Read a file that `save_archive` wrote; raises BundleError, naming what is wrong, for any other."""
-    if not path.is_file():
-        raise _refusal(path, "there is no such file")
     try:
+        if not path.is_file():
+            raise _refusal(path, "there is no such file")
         with path.open("rb") as file:  # opened once: another process may put a new file in its place meanwhile
             envelope = _read_envelope(file, path, kind)
             file.seek(0)

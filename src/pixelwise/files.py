@@ -31,6 +31,8 @@ MEANINGS = {
     errno.EIO: "the disk reported an error",
     errno.ENAMETOOLONG: "the name is longer than the file system allows",
     errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EEXIST: "a part of the path is a file, not a folder",
+    errno.EISDIR: "there is a folder of that name",
 }
 _crash_counts: dict[str, int] = {}
 
@@ -99,12 +101,12 @@ def make_folder(path: Path) -> Path:
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold a folder for this process alone; raises UsageError, naming the holder, when another process has it.
 
-    The lock belongs to the process, so a killed one leaves none behind.
+    The lock belongs to this process and not to its children, so a killed one leaves none behind.
     """
     path = make_folder(folder) / ".lock"
     with _open_lock(path) as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.seek(0)
             raise UsageError(
@@ -118,8 +120,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files that a killed process left in a folder."""
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+    """Delete temporary files that a killed process left in a folder or below it."""
+    for path in folder.rglob(f"{TEMPORARY_PREFIX}*"):
         with contextlib.suppress(OSError):
             path.unlink()
 
@@ -156,7 +158,9 @@ def _flush_to_disk(path: Path) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> str:
     meaning = MEANINGS.get(error.errno or 0, error.strerror or str(error))
-    kept = "; the previous file is kept" if path.is_file() else ""
+    kept = ""
+    with contextlib.suppress(OSError):
+        kept = "; the previous file is kept" if path.is_file() else ""
     return (
         f"could not write {printable(path)}: {meaning}{kept}; free some space or choose another folder, then run again"
     )

@@ -39,7 +39,9 @@ def train_verb(
         if value is not None:
             overrides.append(f"training.{key}={value}")
     asked = read_asked(config, overrides, data)
-    folder = new_run_folder(Path(asked.data.path or "."), name, resume=resume)
+    if not asked.data.path and not (resume and name):
+        raise UsageError("no data: give the folder of images and masks, pixelwise train DATA")
+    folder = new_run_folder(Path(asked.data.path), name, resume=resume)
     order = Order(asked=asked, folder=folder, resume=resume, force=force, began=began)
     finished = carry_out(order, Screen(json=json))
     return EXIT_DONE if finished else EXIT_INTERRUPTED

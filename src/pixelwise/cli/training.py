@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -18,7 +19,7 @@ from pixelwise.data.curves import plot_curves
 from pixelwise.data.dataset import Dataset, open_dataset
 from pixelwise.data.layouts import Sample
 from pixelwise.data.splits import split_samples
-from pixelwise.errors import UsageError
+from pixelwise.errors import PixelwiseError
 from pixelwise.evaluation.evaluate import evaluate, merge
 from pixelwise.files import folder_lock, write_text
 from pixelwise.inference.predict import Predictor, predict
@@ -49,7 +50,11 @@ def carry_out(order: Order, screen: Screen) -> bool:
         if not ranks.writes:
             screen = Screen(quiet=True)
         with folder_lock(order.folder) if ranks.writes else nullcontext():
-            return _carry_out(order, ranks, screen)
+            try:
+                return _carry_out(order, ranks, screen)
+            except PixelwiseError:
+                _leave_no_empty_run(order.folder)
+                raise
 
 
 def _carry_out(order: Order, ranks: Ranks, screen: Screen) -> bool:
@@ -94,9 +99,13 @@ def _stored_plan(order: Order) -> RunConfig | None:
     return read_config(path) if order.resume and path.is_file() else None
 
 
+def _leave_no_empty_run(folder: Path) -> None:
+    """Delete the folder of a run that was refused before it had a plan."""
+    if not (folder / PLAN).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _open(asked: RunConfig) -> Dataset:
-    if not asked.data.path:
-        raise UsageError("no data: give the folder of images and masks, pixelwise train DATA")
     data = asked.data
     return open_dataset(Path(data.path), classes=data.classes, ignore_index=data.ignore_index, masks=data.masks)
 

@@ -99,9 +99,10 @@ def read_header(path: Path, *, page: int | None = None) -> ImageHeader:
 def read_stored(path: Path, *, page: int | None = None) -> Stored:
     """One picture with the values of the file (palette indices, 1-bit values), upright; raises ImageFileError."""
     kind = _format(path)
-    _check_page(path, page, read_header(path).pages, kind)
+    if page is not None and kind != "TIFF" and page != 0:
+        raise refusal(path, found=f"no page {page}", rule=f"a {kind} has one picture", fix="give no page")
     with _decoding(path, kind):
-        return read_tiff(path, page or 0) if kind == "TIFF" else read_pillow(path, kind)
+        return read_tiff(path, page) if kind == "TIFF" else read_pillow(path, kind, None)
 
 
 def _format(path: Path) -> str:
@@ -135,14 +136,6 @@ def _decoding(path: Path, kind: str) -> Iterator[None]:
     except DECODER_ERRORS as error:
         found = f"damaged or unsupported {kind} ({str(error).strip() or type(error).__name__})"
         raise refusal(path, found=found, rule="a complete picture", fix="copy or export it again") from error
-
-
-def _check_page(path: Path, page: int | None, pages: int, kind: str) -> None:
-    if pages > 1 and (page is None or kind != "TIFF"):
-        rule = "one picture per file, or one page of a TIFF"
-        raise refusal(path, found=f"{pages} frames or pages", rule=rule, fix="save each frame as a file of its own")
-    if page is not None and not 0 <= page < pages:
-        raise refusal(path, found=f"no page {page}", rule=f"pages 0 to {pages - 1}", fix="choose one of these pages")
 
 
 def _finite_float(path: Path, pixels_HWC: NDArray[Any]) -> NDArray[np.float32]:

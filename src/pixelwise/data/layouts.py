@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 from pixelwise.data.folder_words import Split, image_core, mask_core
@@ -154,11 +155,10 @@ def _missing_masks(found: Recognised, owned: dict[Path, list[FoundPicture]]) -> 
 def _names(found: Recognised) -> list[str]:
     """Names relative to the folder; in a recognised layout without the folders that all images share."""
     keys = [image.key for image in found.images]
-    shared = 0
-    if found.layout != "images" and len(keys) > 1:
-        first, last = min(keys), max(keys)
-        shared = next(index for index in range(len(first) + 1) if first[index : index + 1] != last[index : index + 1])
-        shared = min(shared, *(len(key) - 1 for key in keys))
+    if found.layout == "images":
+        return ["/".join(key) for key in keys]
+    folders = zip(*(key[:-1] for key in keys), strict=False)
+    shared = sum(1 for _ in takewhile(lambda parts: len(set(parts)) == 1, folders))
     return ["/".join(key[shared:]) for key in keys]
 
 
@@ -206,4 +206,6 @@ def _folder(path: Path, found: Recognised, samples: list[Sample], problems: list
             problems.append(Finding(file=same[0].image.path, found=text, rule=rule, fix="rename or remove one of them"))
     if problems:
         raise DataError(f"{printable(path)}: images and masks cannot be paired", problems)
+    if not samples:
+        raise DataError(f"{printable(path)} holds no images, only {len(found.masks)} masks; add the images")
     return Folder(path=path, layout=found.layout, samples=tuple(samples), skipped=tuple(found.skipped))

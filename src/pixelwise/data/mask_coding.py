@@ -21,12 +21,13 @@ from pixelwise.data.layouts import Source
 from pixelwise.data.masks import Codes, Coding, MaskKind, code_text, codes_of, read_codes, run_unique, unknown_codes
 from pixelwise.data.stored import Stored, refusal
 from pixelwise.errors import DataError, Finding
-from pixelwise.task import MOST_CLASSES, VOID, Colour, Task, distinct_colours
+from pixelwise.task import VOID, Colour, Task, distinct_colours
 
 TWO_CLASSES = ("background", "foreground")
 MOST_COLOURS = 64
 MOST_DISTINCT = 2**16
 SMOOTH_SHARE = 0.8
+MOST_SURE_CLASSES = 8
 NAME_THEM = "name all classes in the order of their values with data.classes, or correct the masks"
 
 
@@ -93,7 +94,7 @@ def check_codes(masks: Iterable[MaskCount], coding: Coding) -> None:
     findings = [unknown_codes(mask.path, coding, mask.counts) for mask in masks]
     problems = [finding for finding in findings if finding is not None]
     if problems:
-        raise DataError(f"{len(problems)} masks hold values that are no class", problems)
+        raise DataError(f"values that are no class, in {len(problems)} of the masks", problems)
 
 
 # Counting
@@ -178,7 +179,7 @@ def _number_coding(masks: Sequence[MaskCount], options: MaskOptions) -> Coding:
     if options.classes:
         return _declared_index(values, options)
     classes = values - {_first(options.ignore_index, VOID)}
-    if options.masks == "auto" and classes and min(classes) >= 0 and max(classes) >= MOST_CLASSES:
+    if options.masks == "auto" and classes and min(classes) >= 0 and max(classes) > VOID:
         return Coding(kind="instances", void=void)
     return _inferred_index(masks, classes, options)
 
@@ -190,7 +191,7 @@ def _two_values(masks: Sequence[MaskCount], values: set[int], options: MaskOptio
     if values <= {0, 1} and all(mask.dtype == "bool" for mask in masks):
         return 0, 1
     _check_not_mixed(masks, values, options)
-    return next(((0, top) for top in (255, 2**16 - 1) if top in values and values <= {0, top}), None)
+    return next(((0, top) for top in (255, 2**16 - 1) if values == {0, top}), None)
 
 
 def _check_not_mixed(masks: Sequence[MaskCount], values: set[int], options: MaskOptions) -> None:
@@ -221,13 +222,15 @@ def _inferred_index(masks: Sequence[MaskCount], classes: set[int], options: Mask
     first = 1 if void == 0 else 0
     without_gap = tuple(range(first, first + len(classes)))
     if len(classes) >= 2 and classes == set(without_gap):
+        if options.masks == "auto":
+            _check_not_objects(masks, len(classes))
         return Coding(kind="index", values=without_gap, void=(void,))
     if len(classes) < 2:
-        found = f"all {len(masks)} masks hold only {sorted(classes) or 'void'}"
+        found = f"the masks hold only {sorted(classes) or 'void'}"
         finding = Finding(file=masks[0].path, found=found, rule="at least two classes", fix=NAME_THEM)
         raise DataError("there is nothing to tell apart", [finding])
     if classes == set(range(1, len(classes) + 1)):
-        found = f"values 1 to {len(classes)} and no 0 in {len(masks)} masks"
+        found = f"values 1 to {len(classes)} and no 0 in all masks together"
         fix = f"name the {len(classes)} classes with data.classes; if 0 is a class too, name {len(classes) + 1}"
         rule = "classes are numbered from 0, unless they are named"
         finding = Finding(file=masks[0].path, found=found, rule=rule, fix=fix)
@@ -235,6 +238,18 @@ def _inferred_index(masks: Sequence[MaskCount], classes: set[int], options: Mask
     run = next(count for count in range(len(classes) + 1) if first + count not in classes)
     expected = Coding(kind="index", values=tuple(range(first, first + max(2, run))), void=(void,))
     return _smoothed_or_else(masks, expected)
+
+
+def _check_not_objects(masks: Sequence[MaskCount], count: int) -> None:
+    """Refuse numbers that may count objects: of more than 8 bits, or many and gapless in each file."""
+    lasts = {max(mask.counts) for mask in masks}
+    gapless = all(len(mask.counts) == max(mask.counts) + 1 for mask in masks)
+    wide = any(mask.dtype in ("uint16", "uint32", "int32") for mask in masks)
+    if not ((wide and count > 2) or (count > MOST_SURE_CLASSES and gapless and len(lasts) > 1)):
+        return
+    found = f"the numbers 0 to {count - 1} may be classes or objects"
+    fix = "set data.masks=instances for objects, data.masks=index for classes"
+    raise DataError("classes or objects?", [Finding(file=masks[0].path, found=found, rule="one of them", fix=fix)])
 
 
 def _smoothed_or_else(masks: Sequence[MaskCount], expected: Coding) -> Coding:
@@ -276,9 +291,8 @@ def _check_colours(masks: Sequence[MaskCount], values: set[int], options: MaskOp
     common = common or [code for code, pixels in total.items() if pixels > sum(total.values()) / 1000]
     problems = [unknown_codes(mask.path, _colours(common, void=[]), mask.counts) for mask in masks] if common else []
     rule = f"{wanted} colours, one per class" if options.classes else f"2 to {MOST_COLOURS} colours, one per class"
-    summary = (
-        f"{len(values)} colours in the masks; rule: {rule}; fix: save them losslessly and unsmoothed, {CHECK_MASKS}"
-    )
+    fix = "save the masks losslessly and unsmoothed, and name their classes with data.classes"
+    summary = f"{len(values)} colours in the masks; rule: {rule}; fix: {fix}"
     raise DataError(summary, [problem for problem in problems if problem is not None])
 
 

@@ -122,7 +122,7 @@ def unknown_codes(path: Path, coding: Coding, counts: dict[int, int]) -> Finding
     more = f" and {len(strays) - VALUES_NAMED} more" if len(strays) > VALUES_NAMED else ""
     found = f"{'value' if len(strays) == 1 else 'values'} {shown}{more} in {total} pixels ({share:.2g} %)"
     rule = "only " + coding_text(coding)
-    fix = "correct the mask (save it losslessly and unsmoothed), or name all classes with data.classes"
+    fix = "save the mask losslessly and unsmoothed; else name all classes (data.classes) or the kind (data.masks)"
     return Finding(file=path, found=found, rule=rule, fix=fix)
 
 

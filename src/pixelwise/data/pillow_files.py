@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelwise.data.png_chunks import ORIENTATION_TAG, PngFacts, read_png_facts
-from pixelwise.data.stored import LARGEST_IMAGE, ImageHeader, Stored, check_size, displayed_size, refusal, upright
+from pixelwise.data.stored import LARGEST_IMAGE, ImageHeader, Stored, check_readable, displayed_size, refusal, upright
 
 # Pillow's own limit is lower than ours, and its warnings would be repeated for every file of a folder.
 Image.MAX_IMAGE_PIXELS = LARGEST_IMAGE
@@ -43,19 +43,22 @@ def read_pillow_header(path: Path, kind: str) -> ImageHeader:
         return ImageHeader(height=height, width=width, channels=CHANNELS[image.mode], dtype=dtype, pages=pages)
 
 
-def read_pillow(path: Path, kind: str) -> Stored:
+def read_pillow(path: Path, kind: str, page: int | None) -> Stored:
     """Decode the only picture of a file of `kind`."""
-    if kind != "PNG":
-        check_size(path, read_pillow_header(path, kind))
-        with _opened(path, kind) as image:
-            orientation = _orientation(image)
-            return _stored(image, 1 if image.mode == "1" else 8, orientation)
-    facts = read_png_facts(path)
-    check_size(path, _png_header(facts))
-    if facts.bits == 16:
-        pixels_HW_ = np.atleast_3d(imagecodecs.png_decode(path.read_bytes()))
-        return Stored(pixels_HWC=upright(pixels_HW_[..., : facts.channels], facts.orientation), bits=16)
+    if kind == "PNG":
+        return _read_png(path, page)
+    check_readable(path, read_pillow_header(path, kind), page)
     with _opened(path, kind) as image:
+        return _stored(image, 1 if image.mode == "1" else 8, _orientation(image))
+
+
+def _read_png(path: Path, page: int | None) -> Stored:
+    facts = read_png_facts(path)
+    check_readable(path, _png_header(facts), page)
+    if facts.bits == 16:
+        pixels_HWC = np.atleast_3d(imagecodecs.png_decode(path.read_bytes()))[..., : facts.channels]
+        return Stored(pixels_HWC=upright(pixels_HWC, facts.orientation), bits=16)
+    with _opened(path, "PNG") as image:
         return _stored(image, facts.bits, facts.orientation)
 
 

@@ -71,6 +71,15 @@ def check_size(path: Path, header: ImageHeader) -> None:
         raise refusal(path, found=size, rule=rule, fix="cut the image into smaller files")
 
 
+def check_readable(path: Path, header: ImageHeader, page: int | None) -> None:
+    """Refuse a wrong size, and a file of several pictures unless one `page` is chosen; raises ImageFileError."""
+    check_size(path, header)
+    if header.pages > 1 and page is None:
+        found = f"{header.pages} frames or pages"
+        rule = "one picture per file (the pages of a TIFF can be chosen, the frames of other files cannot)"
+        raise refusal(path, found=found, rule=rule, fix="save each frame as a file of its own")
+
+
 def upright(pixels_HWC: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Turn and mirror the pixels of a file for display, by its EXIF or TIFF orientation 1 to 8; others change nothing.
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tifffile import PHOTOMETRIC, TiffFile, TiffPage
 
-from pixelwise.data.stored import ImageHeader, Stored, check_size, displayed_size, refusal, upright
+from pixelwise.data.stored import ImageHeader, Stored, check_readable, displayed_size, refusal, upright
 from pixelwise.data.tiff_chain import full_pages
 
 # tifffile reports damage in its log as well as by its errors; ours are enough.
@@ -30,16 +30,17 @@ def read_tiff_header(path: Path, page: int) -> ImageHeader:
         return _header(path, *_choose(path, file, page))
 
 
-def read_tiff(path: Path, page: int) -> Stored:
+def read_tiff(path: Path, page: int | None) -> Stored:
     """Decode one page, its channels last; raises ImageFileError where parts of it are missing."""
     with TiffFile(path) as file:
-        chosen, pages = _choose(path, file, page)
-        check_size(path, _header(path, chosen, pages))
+        chosen, pages = _choose(path, file, page or 0)
+        check_readable(path, _header(path, chosen, pages), page)
         _check_complete(path, chosen)
         pixels_SDHWC = chosen.asarray(maxworkers=1).reshape(chosen.shaped)
         pixels_HWC = np.moveaxis(pixels_SDHWC[:, 0], 0, -2).reshape(*chosen.shaped[2:4], -1)
         bits = int(chosen.bitspersample)
-        if chosen.photometric == PHOTOMETRIC.MINISWHITE:
+        # tifffile declares every array of bool white-first, and means the values as they are.
+        if chosen.photometric == PHOTOMETRIC.MINISWHITE and not file.is_shaped:
             pixels_HWC = _black_first(pixels_HWC, bits)
         return Stored(pixels_HWC=upright(pixels_HWC, _orientation(chosen)), palette=_palette(chosen), bits=bits)
 
@@ -94,8 +95,8 @@ def _palette(page: TiffPage) -> NDArray[np.uint8] | None:
 
 def _black_first(pixels_HWC: NDArray[Any], bits: int) -> NDArray[Any]:
     """Values that grow with brightness, from a file that counts from white; signed and real values stay."""
-    if pixels_HWC.dtype == bool:
-        return np.logical_not(pixels_HWC)
-    if pixels_HWC.dtype.kind != "u":
+    if pixels_HWC.dtype.kind not in "bu":
         return pixels_HWC
-    return (2**bits - 1 - pixels_HWC.astype(np.uint64)).astype(pixels_HWC.dtype)
+    top = pixels_HWC.dtype.type(2**bits - 1)
+    inverted_HWC: NDArray[Any] = np.bitwise_xor(pixels_HWC, top)
+    return inverted_HWC

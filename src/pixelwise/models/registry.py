@@ -29,23 +29,22 @@ def build_model(name: str, *, in_channels: int, classes: int, options: Mapping[s
     """
     check_argument("in_channels", in_channels, lowest=1, highest=4096)
     check_argument("classes", classes, lowest=1, highest=4096)
-    if name not in MODELS:
-        raise UsageError(f"there is no model {name!r}; {_suggestion(name, list(MODELS))}")
-    build = MODELS[name]
-    arguments = {key: p for key, p in inspect.signature(build).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    known = model_options(name)
     for key, value in (options or {}).items():
-        if key not in arguments:
-            raise UsageError(f"the model {name} has no argument {key!r}; {_suggestion(key, list(arguments))}")
-        _check_type(key, value, arguments[key].default)
-    return build(in_channels, classes, **(options or {}))
+        if key not in known:
+            raise UsageError(f"the model {name} has no argument {key!r}; {_suggestion(key, list(known))}")
+        _check_type(key, value, known[key])
+    return MODELS[name](in_channels, classes, **(options or {}))
 
 
 def model_options(name: str) -> dict[str, Any]:
-    """The further arguments of a network with their defaults.
+    """The further arguments of a network with their defaults; raises UsageError for an unknown name.
 
     >>> model_options("unet")
     {'width': 32, 'depth': 4, 'dropout': 0.0}
     """
+    if name not in MODELS:
+        raise UsageError(f"there is no model {name!r}; {_suggestion(name, list(MODELS))}")
     parameters = inspect.signature(MODELS[name]).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 

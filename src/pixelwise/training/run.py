@@ -13,7 +13,7 @@ import copy
 import hashlib
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -64,9 +64,7 @@ def run(parts: Parts, folder: Path, services: Services) -> bool:
         remove_leftovers(folder)
     log_bytes = load_checkpoint(folder, state, identity=None if services.force else identity, warn=services.warn) or 0
     job = parts.job
-    with Journal(
-        folder / LOG if job.ranks.writes else Path("/dev/null"), keep_bytes=log_bytes, watch=services.watch
-    ) as journal:
+    with _open_journal(folder, log_bytes, parts, services) as journal:
         keeper = FolderKeeper(folder=folder, parts=parts, score=services.score, journal=journal, identity=identity)
         assert job.settings.steps is not None, "the plan fixes the number of steps"
         steps = Steps(
@@ -84,7 +82,9 @@ def run(parts: Parts, folder: Path, services: Services) -> bool:
 class FolderKeeper:
     """Keeps what the loop gives it in the folder of the run; only the first process writes."""
 
-    def __init__(self, *, folder: Path, parts: Parts, score: Score, journal: Journal, identity: dict[str, str]) -> None:
+    def __init__(
+        self, *, folder: Path, parts: Parts, score: Score, journal: Journal | None, identity: dict[str, str]
+    ) -> None:
         self._folder, self._parts, self._score = folder, parts, score
         self._journal, self._identity = journal, identity
         self._averaged = parts.job.runtime.place(parts.network.build(parts.job.task)).eval()
@@ -93,7 +93,7 @@ class FolderKeeper:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Write one row of the log."""
-        if self._parts.job.ranks.writes:
+        if self._journal:
             self._journal.write(dict(row))
 
     def validate(self, state: State) -> Mapping[str, float | None]:
@@ -113,7 +113,7 @@ class FolderKeeper:
 
     def save(self, state: State, *, improved: bool) -> None:
         """Write the model where it is the best so far, the last model, then the checkpoint."""
-        if not self._parts.job.ranks.writes:
+        if not self._journal:
             return
         bundle = self._bundle(state)
         if improved:
@@ -134,6 +134,15 @@ class FolderKeeper:
             weights=copy.copy(state.average.values),
             provenance={**self._provenance, "step": state.step, "validation": dict(self._scores)},
         )
+
+
+def _open_journal(
+    folder: Path, log_bytes: int, parts: Parts, services: Services
+) -> AbstractContextManager[Journal | None]:
+    """The log of the run in the process that writes, nothing in the others."""
+    if not parts.job.ranks.writes:
+        return nullcontext()
+    return Journal(folder / LOG, keep_bytes=log_bytes, watch=services.watch)
 
 
 def run_identity(parts: Parts) -> dict[str, str]:

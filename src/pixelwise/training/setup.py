@@ -45,6 +45,8 @@ def make_parts(
     """Measure the normalisation on the training images and wire the parts of a run together."""
     normalisation = measure(dataset.read(sample)[0] for sample in training)
     network = Network(name=plan.model.name, in_channels=normalisation.channels, options=plan.model.options)
+    with torch.device("meta"):
+        network.build(dataset.task)  # refuses wrong arguments now, and takes no memory
     assert plan.training.crop is not None, "the plan fixes the size of a crop"
     void = NO_VOID if dataset.task.ignore_index is None else dataset.task.ignore_index
     preparation = Preparation(settings=plan.augment, crop=plan.training.crop, normalisation=normalisation, void=void)
