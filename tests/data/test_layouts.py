@@ -85,7 +85,9 @@ def test_test_images_need_no_masks_but_training_images_do(tmp_path: Path) -> Non
 
 
 def test_camvid(tmp_path: Path) -> None:
-    grow(tmp_path, *(f"{s}{kind}/a_{i}.png" for s in ("train", "val", "test") for kind in ("", "annot") for i in (1, 2)))
+    grow(
+        tmp_path, *(f"{s}{kind}/a_{i}.png" for s in ("train", "val", "test") for kind in ("", "annot") for i in (1, 2))
+    )
     folder = find_samples(tmp_path)
     assert folder.layout == "camvid"
     assert pairs(folder)["val/a_2"] == ["valannot/a_2.png"]
@@ -109,7 +111,9 @@ def test_voc_goes_by_its_lists(tmp_path: Path) -> None:
         ("c", None, 0),
         ("d", None, 0),
     ]
-    assert [reason for path, reason in folder.skipped if path.name == "d.png"] == ["in no list of ImageSets/Segmentation"]
+    assert [reason for path, reason in folder.skipped if path.name == "d.png"] == [
+        "in no list of ImageSets/Segmentation"
+    ]
     (lists / "val.txt").write_text("b\nc\nz\n")
     refused(tmp_path, "z without image", "c.jpg: an image without mask")
 
@@ -164,7 +168,9 @@ def test_masks_beside_images(tmp_path: Path) -> None:
     grow(tmp_path, "x.jpg", "x_mask.png", "sub/x.jpg", "sub/x_mask.png")
     folder = find_samples(tmp_path)
     assert pairs(folder) == {"x": ["x_mask.png"], "sub/x": ["sub/x_mask.png"]}
-    assert [sample.name for sample in find_images(tmp_path).samples] == ["sub/x", "x"]
+    images = find_images(tmp_path)
+    assert [sample.name for sample in images.samples] == ["sub/x", "x"]
+    assert {(file.name, reason) for file, reason in images.skipped} == {("x_mask.png", "the mask of an image")}
     grow(tmp_path, "y.png", "z_mask.png")
     refused(tmp_path, "y.png: an image without mask", "z_mask.png: a mask without image")
 

@@ -18,6 +18,7 @@ from pixelwise.config import RunConfig, read_config
 from pixelwise.data.curves import plot_curves
 from pixelwise.data.dataset import Dataset, open_dataset
 from pixelwise.data.layouts import Sample
+from pixelwise.data.memory import Kept
 from pixelwise.data.splits import split_samples
 from pixelwise.errors import PixelwiseError
 from pixelwise.evaluation.evaluate import evaluate, merge
@@ -27,7 +28,7 @@ from pixelwise.runtime import Runtime, prepare
 from pixelwise.training.distributed import Ranks, joined_ranks
 from pixelwise.training.journal import read_journal
 from pixelwise.training.plan import complete_plan, fix_length
-from pixelwise.training.run import LOG, MODEL, PLAN, Services, run
+from pixelwise.training.run import LOG, MODEL, PLAN, Score, Services, run
 from pixelwise.training.setup import Parts, make_parts, measure_step
 
 SECONDS_FOR_PICTURES = 4.0
@@ -162,13 +163,13 @@ def _describe_plan(parts: Parts) -> list[str]:
     ]
 
 
-def _score_on(validation: Sequence[Sample], dataset: Dataset, ranks: Ranks) -> Any:
+def _score_on(validation: Sequence[Sample], dataset: Dataset, ranks: Ranks) -> Score:
+    """The function that scores a predictor on the validation images, shared out over all processes."""
     mine = ranks.share(validation)
+    read = Kept(read=dataset.read, size=lambda pair: pair[0].nbytes + pair[1].nbytes)
 
     def score(predictor: Predictor) -> Mapping[str, float | None]:
-        part = evaluate(
-            mine, read=dataset.read, predict=lambda image: predict(image, predictor).labels, task=predictor.task
-        )
+        part = evaluate(mine, read=read, predict=lambda image: predict(image, predictor).labels, task=predictor.task)
         means = merge(ranks.gather(part)).scores.means
         wanted = ("mean_iou", "mean_f1", "pixel_accuracy")
         return {name: None if math.isnan(means[name]) else means[name] for name in wanted}

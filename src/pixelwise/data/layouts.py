@@ -86,7 +86,9 @@ def find_images(path: Path) -> Folder:
     samples: list[Sample] = []
     for image, name in zip(found.images, _names(found), strict=True):
         samples += _pages(Sample(name=name, image=Source(image.path), split=image.split), [])
-    return _folder(path, found, samples, [])
+    image_folders = {image.path.parent for image in found.images}
+    beside = [(mask.path, "the mask of an image") for mask in found.masks if mask.path.parent in image_folders]
+    return _folder(path, replace(found, skipped=[*found.skipped, *beside]), samples, [])
 
 
 # Pairing
@@ -127,9 +129,8 @@ def _unclear_masks(image: Path, masks: list[FoundPicture]) -> list[Finding]:
     named_after_image = [stem for stem in stems if image.stem in (stem, mask_core(stem))]
     unnumbered = [stem for stem in named_after_image if stem == image.stem or not stem[-1].isdecimal()]
     all_or_none = len(named_after_image) in (0, len(masks))
-    if len(masks) == 1 or (
-        len(stems) == len(masks) and all_or_none and len(unnumbered) <= 1 and image.stem not in stems
-    ):
+    distinct = len(stems) == len(masks) and image.stem not in stems
+    if len(masks) == 1 or (distinct and all_or_none and len(unnumbered) <= 1):
         return []
     found = f"{len(masks)} masks: " + ", ".join(printable(mask.path) for mask in masks)
     rule = "one mask, or one numbered file per object (<name>_mask_1, <name>_mask_2)"

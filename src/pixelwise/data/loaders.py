@@ -9,6 +9,7 @@ B batch, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -22,9 +23,9 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from pixelwise.data.augment import Preparation, augment, draw_change
 from pixelwise.data.crops import ClassPixels, draw_pixel, find_class_pixels, place_crop
+from pixelwise.data.memory import KEPT_BYTES, Kept
 from pixelwise.errors import DataError, PixelwiseError, TrainingError, UsageError, printable
 
-KEPT_BYTES = 2 << 30
 ORDER, SAMPLE, PIXELS, OWN_STEP = range(4)
 Pair = tuple[NDArray[Any], NDArray[Any]]
 Read = Callable[[int], Pair]
@@ -109,13 +110,13 @@ class TrainingSamples:
     seed: int
     own_step: OwnStep | None = None
     kept_bytes: int = KEPT_BYTES
-    _kept: dict[int, Decoded] = field(default_factory=dict, init=False, repr=False)
-    _used_bytes: int = field(default=0, init=False, repr=False)
+    _kept: Kept[int, Decoded] = field(init=False, repr=False)
     _order: tuple[int, NDArray[np.int64]] = field(default=(-1, np.zeros(0, np.int64)), init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.names:
             raise UsageError("there are no training images; give at least one")
+        self._kept = Kept(read=self._decode, size=operator.attrgetter("nbytes"), limit=self.kept_bytes)
 
     def index(self, number: int) -> int:
         """Which image sample `number` shows."""
@@ -127,7 +128,7 @@ class TrainingSamples:
     def sample(self, number: int) -> Pair:
         """Sample `number`: image (H, W, C) and mask (H, W) of the crop's size."""
         index, epoch = self.index(number), number // len(self.names)
-        decoded, rng = self._decoded(index), random_numbers(self.seed, SAMPLE, epoch, index)
+        decoded, rng = self._kept(index), random_numbers(self.seed, SAMPLE, epoch, index)
         settings, crop = self.preparation.settings, self.preparation.crop
         change = draw_change(rng, settings)
         pixel = draw_pixel(decoded.pixels, rng) if rng.random() < settings.balance else None
@@ -149,22 +150,20 @@ class TrainingSamples:
         names = tuple(self.names[self.index(number)] for number in numbers)
         return Batch(torch.from_numpy(images_BHWC).permute(0, 3, 1, 2), torch.from_numpy(masks_BHW), names)
 
-    def _decoded(self, index: int) -> Decoded:
-        if index in self._kept:
-            return self._kept[index]
+    def share_memory(self, workers: int) -> None:
+        """Keep only this worker's share of the bytes; each of the `workers` has a memory of its own."""
+        self._kept.limit = self.kept_bytes // workers
+
+    def _decode(self, index: int) -> Decoded:
         image_HWC, mask_HW = self.read(index)
         if image_HWC.shape[:2] != mask_HW.shape:
             raise DataError(
                 f"{printable(self.names[index])}: the image is {image_HWC.shape[:2]}, its mask {mask_HW.shape} "
-                "(rows, columns); they must be equal: run pixelwise doctor on the data set"
+                "(rows, columns); they must be equal: correct the mask"
             )
         rng = random_numbers(self.seed, PIXELS, index)
         pixels = find_class_pixels(mask_HW, void=self.preparation.void, rng=rng)
-        decoded = Decoded(image_HWC=image_HWC, mask_HW=mask_HW, pixels=pixels)
-        if self._used_bytes + decoded.nbytes <= self.kept_bytes:
-            self._kept[index] = decoded
-            self._used_bytes += decoded.nbytes
-        return decoded
+        return Decoded(image_HWC=image_HWC, mask_HW=mask_HW, pixels=pixels)
 
 
 def training_batches(samples: TrainingSamples, steps: Steps, *, workers: int = 0) -> Iterator[Batch]:
@@ -233,7 +232,7 @@ def _start_worker(_: int) -> None:
     """One thread, and a fair share of the memory for decoded images."""
     cv2.setNumThreads(0)
     worker: Any = get_worker_info()
-    worker.dataset.samples.kept_bytes //= worker.num_workers
+    worker.dataset.samples.share_memory(worker.num_workers)
 
 
 def _unchanged(batch: Any) -> Any:

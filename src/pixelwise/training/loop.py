@@ -108,7 +108,7 @@ def update_weights(state: State, network: torch.nn.Module, batch: Batch, job: Jo
 
     # The scaler keeps small gradients of float16 from vanishing; in other precisions it does nothing.
     state.optimizer.zero_grad(set_to_none=True)
-    state.scaler.scale(loss).backward()
+    state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     state.scaler.unscale_(state.optimizer)
     norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), job.settings.clip))
 
