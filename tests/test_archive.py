@@ -112,11 +112,18 @@ def test_weights_that_require_gradients_are_saved(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path, value):
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, value):
     weights = {"w": torch.tensor([0.0, value])}
     with pytest.raises(BundleError, match="the weights w hold NaN or infinity"):
         saved(tmp_path / "a", Archive(weights, {}))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_are_not_finite_are_not_loaded_from_a_file_that_is_whole_either(tmp_path):
+    with pytest.MonkeyPatch.context() as without_the_check:
+        without_the_check.setattr("pixelwise.archive._refuse_non_finite", lambda *_: None)
+        content = saved(tmp_path / "a", Archive({"w": torch.tensor([float("nan")])}, {}))
+    assert "the weights w hold NaN or infinity" in refusal(tmp_path / "b", content)
 
 
 # Damage

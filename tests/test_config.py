@@ -21,7 +21,9 @@ def with_override(text: str) -> RunConfig:
     "config",
     [
         RunConfig(),
-        read_config(overrides=["data.classes=['a', 'b\"\\n']", "training.crop=[64, 96]", "model.width=8"]),
+        read_config(
+            overrides=["data.classes=['a', 'b\"\\n']", "training.crop=[64, 96]", "model.width=8", "training.loss="]
+        ),
         read_config(overrides=["training.steps=7", "augment.turn=false", "data.ignore_index=11", "data.path=C:\\x é"]),
     ],
 )

@@ -128,6 +128,20 @@ def test_a_crash_can_wait_for_the_nth_time(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system does not name open files in /proc")
+def test_the_bytes_reach_the_disk_before_the_name_and_the_name_after(tmp_path, monkeypatch):
+    flushed = []
+
+    def record(descriptor: int) -> None:
+        flushed.append((os.readlink(f"/proc/self/fd/{descriptor}"), (tmp_path / "result.bin").exists()))
+
+    monkeypatch.setattr(os, "fsync", record)
+    write_bytes(tmp_path / "result.bin", NEW)
+    (first, named_before), (second, named_after) = flushed
+    assert Path(first).name.startswith(TEMPORARY_PREFIX)
+    assert (second, named_before, named_after) == (str(tmp_path), False, True)
+
+
 def test_only_our_own_leftovers_are_removed(tmp_path):
     for name in (f"{TEMPORARY_PREFIX}1-a.png", "b.png", ".hidden"):
         (tmp_path / name).write_bytes(OLD)

@@ -83,6 +83,13 @@ def test_fresh_weights_have_the_standard_deviation_of_the_paper(valid):
     assert not second.bias.any()
 
 
+def test_the_paper_network_drops_out_after_the_fourth_and_the_fifth_level():
+    network, dropped = on_paper(UNetValid, 1, 2), []
+    network.dropout.register_forward_hook(lambda layer, inputs, output: dropped.append(output.shape[1]))
+    network(torch.zeros(1, 1, 188, 188, device="meta"))
+    assert dropped == [512, 1024]
+
+
 def seen_rows(output: Tensor, image: Tensor) -> tuple[int, int]:
     """First and last row of the image that a single output depends on."""
     (gradient,) = torch.autograd.grad(output, image, retain_graph=True)

@@ -17,7 +17,7 @@ def settings(**values: object) -> TrainingConfig:
 
 def small_network() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1))
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1), nn.Linear(3, 3))
 
 
 # The learning rate
@@ -73,7 +73,7 @@ def test_biases_and_norms_do_not_decay(name, kind):
     decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert len(decays) == len(list(network.parameters()))
     for key, parameter in network.named_parameters():
-        assert decays[id(parameter)] == (0.3 if key in ("0.weight", "2.weight") else 0.0)
+        assert decays[id(parameter)] == (0.3 if key in ("0.weight", "2.weight", "3.weight") else 0.0)
 
 
 def test_the_momentum_is_that_of_the_settings():
@@ -108,8 +108,7 @@ def test_the_moving_average_is_that_of_a_plain_loop():
         decay = min(0.9, (1 + step) / (10 + step))
         for name, value in network.state_dict().items():
             expected[name] = decay * expected[name] + (1 - decay) * value if value.is_floating_point() else value
-    for name, value in average.values.items():
-        torch.testing.assert_close(value.double(), expected[name].double(), atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(average.values[name].double(), expected[name].double(), atol=1e-5, rtol=1e-5)
     assert average.values["1.num_batches_tracked"].item() == 100
 
 

@@ -30,7 +30,7 @@ IMAGE_WORD = "images?|img|im|raw|rgb|sat|volume|photo"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class FolderMeaning:
     """What the path of a folder says about the pictures in it.
 
     role   images or masks, or None where no part of the path tells
@@ -43,11 +43,11 @@ class Place:
     key: tuple[str, ...]
 
 
-def read_place(parts: tuple[str, ...]) -> Place:
+def read_place(parts: tuple[str, ...]) -> FolderMeaning:
     """What the parts of a folder's path say; the last word counts where two disagree.
 
     >>> read_place(("valid", "images", "day 1"))
-    Place(role='image', split='val', key=('val', 'day 1'))
+    FolderMeaning(role='image', split='val', key=('val', 'day 1'))
     >>> read_place(("trainannot",)) == read_place(("train", "masks"))
     True
     """
@@ -62,7 +62,7 @@ def read_place(parts: tuple[str, ...]) -> Place:
             key.append(part)
         elif any(word in SPLITS for word in words):
             key.append(str(split))
-    return Place(role=role, split=split, key=tuple(key))
+    return FolderMeaning(role=role, split=split, key=tuple(key))
 
 
 def mask_core(stem: str) -> str:
