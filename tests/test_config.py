@@ -89,10 +89,10 @@ def test_none_empties_a_value_of_the_file(tmp_path):
 
 def test_values_can_be_replaced_in_a_copy():
     config = RunConfig()
-    assert config.with_values(training={"steps": 10}).training.steps == 10
+    assert config.with_values({"training": {"steps": 10}}).training.steps == 10
     assert config.training.steps is None
     with pytest.raises(UsageError, match=r"training\.steps = 0"):
-        config.with_values(training={"steps": 0})
+        config.with_values({"training": {"steps": 0}})
 
 
 def test_a_model_takes_any_argument():

@@ -133,7 +133,7 @@ def test_the_bytes_reach_the_disk_before_the_name_and_the_name_after(tmp_path, m
     flushed = []
 
     def record(descriptor: int) -> None:
-        flushed.append((os.readlink(f"/proc/self/fd/{descriptor}"), (tmp_path / "result.bin").exists()))
+        flushed.append((str(Path(f"/proc/self/fd/{descriptor}").readlink()), (tmp_path / "result.bin").exists()))
 
     monkeypatch.setattr(os, "fsync", record)
     write_bytes(tmp_path / "result.bin", NEW)

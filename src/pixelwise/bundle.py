@@ -7,7 +7,7 @@ how large images are cut into windows, and where all this comes from (versions, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,6 @@ class Bundle:
         network = self.network.build(self.task)
         network.load_state_dict(dict(self.weights))
         return network.eval()
-
-    def with_provenance(self, **facts: Any) -> Bundle:
-        """A copy whose provenance holds these facts too."""
-        return replace(self, provenance={**self.provenance, **facts})
 
     def _description(self) -> dict[str, Any]:
         network = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -137,7 +137,7 @@ class RuntimeConfig(Section):
     threads: int = Field(0, ge=0, le=1024)
     """processor threads; 0: one per core, shared out over the processes of one machine"""
     deterministic: bool = True
-    """refuse operations that give other results when repeated"""
+    """refuse operations that give other results when repeated (not on mps)"""
 
 
 class PredictConfig(Section):
@@ -161,11 +161,11 @@ class RunConfig(Section):
     runtime: RuntimeConfig = RuntimeConfig()
     predict: PredictConfig = PredictConfig()
 
-    def with_values(self, **sections: dict[str, Any]) -> RunConfig:
-        """A copy with some values replaced, by section: `config.with_values(training={"steps": 10})`."""
+    def with_values(self, values: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+        """A copy with some values replaced, by section: `config.with_values({"training": {"steps": 10}})`."""
         merged = self.model_dump()
-        for section, values in sections.items():
-            merged[section] |= values
+        for section, changed in values.items():
+            merged[section] |= changed
         return parse_config(merged, "the configuration")
 
     def to_toml(self) -> str:

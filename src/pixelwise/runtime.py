@@ -65,7 +65,7 @@ def prepare(settings: RuntimeConfig) -> Runtime:
     device = find_device(settings.device)
     threads = settings.threads or threads_per_process()
     torch.set_num_threads(threads)
-    set_deterministic(settings.deterministic)
+    set_deterministic(settings.deterministic and device.type != "mps")  # there, pooling has no such form
     return Runtime(
         device=device,
         precision=find_precision(settings.precision, device),

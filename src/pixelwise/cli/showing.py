@@ -28,7 +28,7 @@ def score_and_show(
         task=predictor.task,
     )
     screen.say(*evaluation.scores.table())
-    result = {"data": str(dataset.folder.path), **evaluation.to_dict()}
+    result = {"data": str(dataset.folder.path), "flips": predictor.settings.flips, **evaluation.to_dict()}
     write_json(make_folder(folder) / "scores.json", result)
     draw_extremes(evaluation, dataset=dataset, predictor=predictor, folder=folder / "predictions")
     screen.say(f"scores of every image in {folder / 'scores.json'}, pictures in {folder / 'predictions'}")

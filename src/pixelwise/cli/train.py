@@ -60,4 +60,4 @@ def read_asked(config: Path | None, overrides: list[str], data: str | None) -> R
         others = {"minutes", "epochs", "steps"} - set(lengths)
         overrides = [*(f"training.{key}=none" for key in sorted(others)), "training.validate_every=none", *overrides]
     asked = read_config(config, overrides)
-    return asked if data is None else asked.with_values(data={"path": str(Path(data).resolve())})
+    return asked if data is None else asked.with_values({"data": {"path": str(Path(data).resolve())}})

@@ -21,8 +21,11 @@ VALIDATION_SHARE = 0.15
 
 
 def complete_plan(asked: RunConfig, dataset: Dataset, *, training_images: int) -> RunConfig:
-    """Fill in whatever the user left open, except a length given in minutes (see `fix_length`)."""
-    task, settings = dataset.task, asked.training
+    """Fill in whatever the user left open, except a length given in minutes (see `fix_length`).
+
+    How the masks are read stays as asked: it is found again from the same data, and stored in the model.
+    """
+    settings = asked.training
     turn = asked.augment.turn if asked.augment.turn is not None else choose_turn(dataset.survey.layout)
     crop = settings.crop or choose_crop(dataset.survey.sizes[-1])
     steps = settings.steps
@@ -30,10 +33,11 @@ def complete_plan(asked: RunConfig, dataset: Dataset, *, training_images: int) -
         steps = max(1, math.ceil(settings.epochs * training_images / settings.batch))
     minutes = DEFAULT_MINUTES if steps is None and settings.minutes is None else settings.minutes
     plan = asked.with_values(
-        data={"classes": task.names, "ignore_index": task.ignore_index, "masks": dataset.coding.kind},
-        model={**model_options(asked.model.name), **asked.model.options},
-        augment={"turn": turn},
-        training={"crop": crop, "steps": steps, "minutes": minutes},
+        {
+            "model": {**model_options(asked.model.name), **asked.model.options},
+            "augment": {"turn": turn},
+            "training": {"crop": crop, "steps": steps, "minutes": minutes},
+        }
     )
     return plan if steps is None else with_steps(plan, steps)
 
@@ -56,7 +60,7 @@ def choose_crop(size: tuple[int, int]) -> tuple[int, int]:
 def with_steps(plan: RunConfig, steps: int, validations: int = MOST_VALIDATIONS) -> RunConfig:
     """The plan with its number of steps fixed, and the steps between validations where they were open."""
     every = plan.training.validate_every or max(1, math.ceil(steps / validations))
-    return plan.with_values(training={"steps": steps, "validate_every": min(every, steps)})
+    return plan.with_values({"training": {"steps": steps, "validate_every": min(every, steps)}})
 
 
 def fix_length(plan: RunConfig, *, seconds: float, step: float, validation: float) -> RunConfig:

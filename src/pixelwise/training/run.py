@@ -1,10 +1,10 @@
 """A run in its folder: what is written where, how a run begins, stops and is taken up again.
 
-plan.toml                complete, commented; `train --config plan.toml` repeats the run
-model.safetensors        the model with the best validation score
-last.safetensors         the model of the last checkpoint
-checkpoint.safetensors   what a resume needs
-log.jsonl                one row per step and per validation
+plan.toml                 complete, commented; `train --config plan.toml` repeats the run
+model.safetensors         the model with the best validation score
+last.safetensors          the model of the last checkpoint
+checkpoint.safetensors    what a resume needs; checkpoint.previous.safetensors is the one before it
+log.jsonl                 one row per step and per validation
 """
 
 from __future__ import annotations
