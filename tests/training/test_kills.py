@@ -70,6 +70,7 @@ class Runs:
     def close(self) -> None:
         self._process.stdin.close()
         self._process.wait(timeout=60)
+        self._process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +187,22 @@ def test_disk_full_keeps_the_files_before(runs: Runs, reference: dict[str, str],
     assert {name: (run / name).read_bytes() for name in names} == before
     assert not list(run.glob(".pixelwise-*"))
     equal(finish(runs, tmp_path), reference)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
+    runs: Runs, reference: dict[str, str], tmp_path: Path, damage: str
+) -> None:
+    runs.train(tmp_path, crash="mid-epoch:8")
+    checkpoint = tmp_path / "runs" / "run" / "checkpoint.safetensors"
+    data = bytearray(checkpoint.read_bytes())
+    if damage == "truncated":
+        checkpoint.write_bytes(data[: len(data) * 2 // 3])
+    else:
+        data[len(data) * 2 // 3] ^= 16
+        checkpoint.write_bytes(data)
+    equal(finish(runs, tmp_path), reference)
+    assert "checkpoint.safetensors cannot be used" in (tmp_path / "output.txt").read_text()
 
 
 @pytest.fixture
