@@ -71,7 +71,7 @@ class AugmentConfig(Section):
     shear: float = Field(5.0, ge=0, lt=45)
     """largest shear, degrees"""
     elastic: float = Field(10.0, ge=0, le=100)
-    """standard deviation, in pixels, of the displacements on a 3x3 grid (Ronneberger et al. 2015, section 3.1)"""
+    """pixels, standard deviation of displacements on a 3x3 grid; left alone, at most a tenth of the crop's side"""
     brightness: float = Field(0.2, ge=0, le=5)
     """largest shift, in standard deviations of the training images"""
     contrast: float = Field(0.2, ge=0, lt=5)
@@ -162,10 +162,13 @@ class RunConfig(Section):
     predict: PredictConfig = PredictConfig()
 
     def with_values(self, values: Mapping[str, Mapping[str, Any]]) -> RunConfig:
-        """A copy with some values replaced, by section: `config.with_values({"training": {"steps": 10}})`."""
-        merged = self.model_dump()
+        """A copy with some values replaced, by section: `config.with_values({"training": {"steps": 10}})`.
+
+        What was left to its default stays so, and can still be told from what was asked for (`model_fields_set`).
+        """
+        merged = self.model_dump(exclude_unset=True)
         for section, changed in values.items():
-            merged[section] |= changed
+            merged[section] = {**merged.get(section, {}), **changed}
         return parse_config(merged, "the configuration")
 
     def to_toml(self) -> str:

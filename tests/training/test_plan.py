@@ -80,3 +80,10 @@ def test_masks_of_any_coding_are_read_alike_when_a_plan_is_repeated(tmp_path: Pa
     plan = complete_plan(read_config(overrides=["training.steps=3"]), dataset, training_images=2)
     again = open_dataset(data, classes=plan.data.classes, ignore_index=plan.data.ignore_index, masks=plan.data.masks)
     assert (again.coding, again.task) == (dataset.coding, dataset.task)
+
+
+def test_small_crops_are_deformed_less_unless_told(dataset) -> None:
+    small = ["training.steps=3", "training.crop=[32,64]"]
+    assert complete_plan(read_config(overrides=small), dataset, training_images=2).augment.elastic == 3.2
+    told = read_config(overrides=[*small, "augment.elastic=9"]).with_values({"training": {"batch": 2}})
+    assert complete_plan(told, dataset, training_images=2).augment.elastic == 9

@@ -28,6 +28,9 @@ def complete_plan(asked: RunConfig, dataset: Dataset, *, training_images: int) -
     settings = asked.training
     turn = asked.augment.turn if asked.augment.turn is not None else choose_turn(dataset.survey.layout)
     crop = settings.crop or choose_crop(dataset.survey.sizes[-1])
+    elastic = asked.augment.elastic
+    if "elastic" not in asked.augment.model_fields_set:
+        elastic = choose_elastic(crop, most=elastic)
     steps = settings.steps
     if steps is None and settings.epochs is not None:
         steps = max(1, math.ceil(settings.epochs * training_images / settings.batch))
@@ -35,7 +38,7 @@ def complete_plan(asked: RunConfig, dataset: Dataset, *, training_images: int) -
     plan = asked.with_values(
         {
             "model": {**model_options(asked.model.name), **asked.model.options},
-            "augment": {"turn": turn},
+            "augment": {"turn": turn, "elastic": elastic},
             "training": {"crop": crop, "steps": steps, "minutes": minutes},
         }
     )
@@ -45,6 +48,15 @@ def complete_plan(asked: RunConfig, dataset: Dataset, *, training_images: int) -
 def choose_turn(layout: str) -> bool:
     """Quarter turns suit images without an up and a down; photographs have both."""
     return not any(name in layout.lower() for name in PHOTOGRAPHS)
+
+
+def choose_elastic(crop: tuple[int, int], *, most: float) -> float:
+    """The elastic displacement that does not fold a crop: the grid has a point every half crop.
+
+    >>> choose_elastic((256, 256), most=10.0), choose_elastic((32, 64), most=10.0)
+    (10.0, 3.2)
+    """
+    return min(most, min(crop) / 10)
 
 
 def choose_crop(size: tuple[int, int]) -> tuple[int, int]:
