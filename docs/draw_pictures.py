@@ -1,6 +1,6 @@
 """Draws the picture of the README: cells that a model had not seen, its labels, and its errors.
 
-    pixelwise demo && python docs/draw_pictures.py runs/pixelwise-demo/model.safetensors docs/images
+pixelwise demo && python docs/draw_pictures.py runs/pixelwise-demo/model.safetensors docs/images
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from pixelwise.archive import FORMAT, METADATA_KEY, Archive, load_archive, save_archive
-from pixelwise.errors import BundleError
+from pixelwise.errors import BundleError, TrainingError
 
 CONTENT = Archive(
     {
@@ -114,14 +114,14 @@ def test_weights_that_require_gradients_are_saved(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_weights_that_are_not_finite_are_not_saved(tmp_path, value):
     weights = {"w": torch.tensor([0.0, value])}
-    with pytest.raises(BundleError, match="the weights w hold NaN or infinity"):
+    with pytest.raises(TrainingError, match="the weights w hold NaN or infinity"):
         saved(tmp_path / "a", Archive(weights, {}))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_that_are_not_finite_are_not_loaded_from_a_file_that_is_whole_either(tmp_path):
     with pytest.MonkeyPatch.context() as without_the_check:
-        without_the_check.setattr("pixelwise.archive._refuse_non_finite", lambda *_: None)
+        without_the_check.setattr("pixelwise.archive._not_finite", lambda *_: None)
         content = saved(tmp_path / "a", Archive({"w": torch.tensor([float("nan")])}, {}))
     assert "the weights w hold NaN or infinity" in refusal(tmp_path / "b", content)
 
@@ -262,7 +262,7 @@ def test_what_is_no_file_is_refused(tmp_path, name):
 
 def test_a_failed_save_keeps_the_old_file(tmp_path):
     before = saved(tmp_path / "a")
-    with pytest.raises(BundleError):
+    with pytest.raises(TrainingError):
         saved(tmp_path / "a", Archive({"w": torch.tensor([float("nan")])}, {}))
     with pytest.raises(ValueError, match="JSON compliant"):
         saved(tmp_path / "a", Archive({}, {"loss": float("nan")}))

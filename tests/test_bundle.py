@@ -13,7 +13,7 @@ import torch
 
 from pixelwise.archive import Archive, save_archive
 from pixelwise.bundle import Bundle, Network
-from pixelwise.errors import BundleError
+from pixelwise.errors import BundleError, TrainingError
 from pixelwise.inference.predict import Predictor, predict
 from pixelwise.runtime import Runtime
 
@@ -40,7 +40,7 @@ def test_weights_that_are_not_finite_are_never_saved(make_bundle: Callable[..., 
     good = (tmp_path / "model.safetensors").read_bytes()
     bad = {name: value.clone() for name, value in bundle.weights.items()}
     bad["head.bias"][0] = float("nan")
-    with pytest.raises(BundleError, match=r"head\.bias"):
+    with pytest.raises(TrainingError, match=r"head\.bias"):
         replace(bundle, weights=bad).save(tmp_path / "model.safetensors")
     assert (tmp_path / "model.safetensors").read_bytes() == good
 

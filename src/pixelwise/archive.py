@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from pixelwise.errors import BundleError, printable
+from pixelwise.errors import BundleError, TrainingError, printable
 from pixelwise.files import write_bytes
 
 Purpose = Literal["model", "checkpoint"]
@@ -40,10 +40,14 @@ class Archive:
 def save_archive(path: Path, archive: Archive, *, kind: Purpose) -> None:
     """Write tensors and description to one file, completely or not at all.
 
-    Raises OutputError where the system refuses, and BundleError for weights that are not finite: those are never saved.
+    Raises OutputError where the system refuses, and TrainingError for weights that are not finite: they are not saved.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(archive.tensors.items())}
-    _refuse_non_finite(tensors, path)
+    wild = _not_finite(tensors)
+    if wild:
+        raise TrainingError(
+            f"{printable(path)} was not written: the weights {wild} hold NaN or infinity; lower training.learning_rate"
+        )
     text = json.dumps(archive.description, allow_nan=False, sort_keys=True)
     envelope = {"format": FORMAT, "kind": kind, "sha256": _checksum(tensors, text), "description": text}
     metadata = {METADATA_KEY: json.dumps(envelope, sort_keys=True)}
@@ -61,7 +65,9 @@ def load_archive(path: Path, *, kind: Purpose) -> Archive:
             tensors: dict[str, Tensor] = load(file.read())
         if envelope["sha256"] != _checksum(tensors, envelope["description"]):
             raise _refusal(path, "its checksum does not fit: the file was changed or damaged after it was written")
-        _refuse_non_finite(tensors, path)
+        wild = _not_finite(tensors)
+        if wild:
+            raise _refusal(path, f"the weights {wild} hold NaN or infinity")
         return Archive(tensors, _parse_json(envelope["description"], path))
     except (SafetensorError, KeyError, TypeError, AttributeError, RuntimeError, UnicodeError) as error:
         raise _refusal(path, f"it is damaged ({error})") from error
@@ -119,10 +125,10 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _refuse_non_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise _refusal(path, f"the weights {name} hold NaN or infinity")
+def _not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor that holds NaN or infinity."""
+    wild = (n for n, tensor in tensors.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all())
+    return next(wild, None)
 
 
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:

@@ -238,6 +238,8 @@ def _parse_value(text: str) -> Any:
 
 def _explain(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "tuple_type":
+        return f'{key} = {problem["input"]!r}: give a list, such as [256,256] or \'["cell","border"]\''
     if problem["type"] != "extra_forbidden":
         return f"{key} = {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}"
     sections = {name: type(section).model_fields for name, section in RunConfig()}

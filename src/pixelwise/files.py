@@ -15,7 +15,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pixelwise.errors import OutputError, UsageError, printable
 
@@ -57,17 +57,16 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{name_hash(path.name)}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        crash_point("before-open")
-        write(temporary)
-        crash_point("after-write")
-        _flush_to_disk(temporary)
-        crash_point("after-fsync")
-        temporary.replace(path)
-        crash_point("after-rename")
-        _flush_to_disk(path.parent)
-    except OSError as error:
-        raise OutputError(_cannot_write(path, error)) from error
+        with system_refusals(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            crash_point("before-open")
+            write(temporary)
+            crash_point("after-write")
+            _flush_to_disk(temporary)
+            crash_point("after-fsync")
+            temporary.replace(path)
+            crash_point("after-rename")
+            _flush_to_disk(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -90,11 +89,18 @@ def write_json(path: Path, value: Any) -> None:
 
 def make_folder(path: Path) -> Path:
     """Make a folder for results, with its parents; raises OutputError where the system refuses."""
-    try:
+    with system_refusals(path):
         path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def system_refusals(path: Path) -> Iterator[None]:
+    """Turn what the operating system refuses while `path` is written into an OutputError that names it."""
+    try:
+        yield
     except OSError as error:
         raise OutputError(_cannot_write(path, error)) from error
-    return path
 
 
 @contextlib.contextmanager
@@ -104,19 +110,16 @@ def folder_lock(folder: Path) -> Iterator[None]:
     The lock belongs to this process and not to its children, so a killed one leaves none behind.
     """
     path = make_folder(folder) / ".lock"
-    with _open_lock(path) as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise UsageError(
-                f"{printable(folder)} is in use by {file.read().strip() or 'another process'}; "
-                "wait for it to end, or choose another name with --name"
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+    with system_refusals(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        with system_refusals(path):
+            _lock(descriptor, folder)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
         yield
+    finally:
+        os.close(descriptor)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -141,11 +144,15 @@ def name_hash(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _open_lock(path: Path) -> TextIO:
+def _lock(descriptor: int, folder: Path) -> None:
     try:
-        return path.open("a+")
-    except OSError as error:
-        raise OutputError(_cannot_write(path, error)) from error
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:
+        holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "another process"
+        raise UsageError(
+            f"{printable(folder)} is in use by {printable(holder)}; "
+            "wait for it to end, or choose another name with --name"
+        ) from error
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from pixelwise.config import RuntimeConfig
-from pixelwise.errors import UsageError
+from pixelwise.errors import PixelwiseError, UsageError
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc, malloc.h
 LARGEST_HEAP_BLOCK = 2**30
@@ -75,6 +76,21 @@ def prepare(settings: RuntimeConfig) -> Runtime:
     )
 
 
+@contextmanager
+def memory_refusals() -> Iterator[None]:
+    """Turn a lack of memory, of the processor or the GPU, into a sentence that says what to lower."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        lacking = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not lacking:
+            raise
+        raise PixelwiseError(
+            f"not enough memory ({str(error).splitlines()[0][:200]}); "
+            "lower training.batch, training.crop, model.width or predict.tile"
+        ) from error
+
+
 def find_device(name: str) -> torch.device:
     """The device of that name; `auto` is the first of cuda, mps and cpu that is there.
 
@@ -114,7 +130,12 @@ def computes_bfloat16(device: torch.device) -> bool:
 
 
 def threads_per_process() -> int:
-    """Cores this process may use, shared out over the processes that torchrun started on this machine."""
+    """Cores this process may use, shared out over the processes that torchrun started on this machine.
+
+    OMP_NUM_THREADS is obeyed, but for torchrun, which sets it to 1 unasked.
+    """
+    if "LOCAL_WORLD_SIZE" not in os.environ and os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        return max(1, int(os.environ["OMP_NUM_THREADS"]))
     cores = len(os.sched_getaffinity(0)) if platform.system() == "Linux" else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 

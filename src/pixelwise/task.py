@@ -36,7 +36,7 @@ class Task:
                   `values`: each output is a real number (no activation; L1 or L2 loss).
     names         one per output, in the order of the outputs
     colours       one RGB triple, 0 to 255, per output
-    ignore_index  the mask value that counts nowhere: in no loss, no score, no statistic. None: every pixel counts
+    ignore_index  the mask value that counts in no loss and no score. None: every pixel counts
     thresholds    overlapping only: a class is there where its score is above this
 
     >>> task = Task.of(["background", "cell"])

@@ -151,8 +151,74 @@ def test_resuming_with_another_plan_or_data_is_refused(at_walk: Path, capsys: py
     Image.fromarray(np.zeros((40, 40), np.uint8)).save(sorted((data / "images").iterdir())[0])
     capsys.readouterr()
     assert command("train", "--resume", "--name", "changing") == 2
-    assert "its data is" in capsys.readouterr().err
+    assert "the data was 4 images" in capsys.readouterr().err
     assert command("train", "--resume", "--name", "changing", "--force") == 0
+    assert "resumed all the same: the data was" in capsys.readouterr().out
+
+
+def test_a_resume_takes_no_other_settings_and_deletes_nothing(
+    at_walk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in (at_walk / "runs" / "run").rglob("*") if path.is_file()}
+    assert command("train", "--resume", "--name", "run", "training.loss=ce") == 1
+    assert "training.loss = ce+dice, not ce" in capsys.readouterr().err
+    assert command("train", "nowhere", "--resume", "--name", "run") == 1
+    (at_walk / "runs" / "run" / "plan.toml").rename(at_walk / "plan.toml")
+    assert command("train", "nowhere", "--resume", "--name", "run") == 1
+    assert command("train", "--resume", "--name", "run") == 1
+    assert "no plan yet" in capsys.readouterr().err
+    (at_walk / "plan.toml").rename(at_walk / "runs" / "run" / "plan.toml")
+    after = {path: path.read_bytes() for path in (at_walk / "runs" / "run").rglob("*") if path.is_file()}
+    assert {k: v for k, v in after.items() if k.name != ".lock"} == {
+        k: v for k, v in before.items() if k.name != ".lock"
+    }
+
+
+def test_resuming_without_a_name_means_the_newest_run_of_the_data(
+    at_walk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("train", "others", "--resume") == 1
+    assert "no run runs/others-1 to resume" in capsys.readouterr().err
+    assert command("train", "others", *SMALL, "--steps", "1") == 0
+    assert command("train", "others", "--resume") == 0
+    assert not (at_walk / "runs" / "others-2").exists()
+
+
+def test_nothing_that_is_there_is_replaced_unasked(at_walk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = sorted((at_walk / "others" / "masks").iterdir())
+    before = [path.read_bytes() for path in truth]
+    assert command("predict", "run", "others", "--out", "others/masks") == 1
+    assert "--replace" in capsys.readouterr().err
+    assert [path.read_bytes() for path in truth] == before
+    assert command("predict", "run", "others", "--out", "twice") == 0
+    assert command("predict", "run", "others", "--out", "twice") == 1
+    assert command("predict", "run", "others", "--out", "twice", "--replace") == 0
+    assert command("predict", "run", "others/images", "--out", "others/images", "--replace") == 1
+    capsys.readouterr()
+    assert command("evaluate", "run", "others") == 0
+    assert "evaluated-others-" in capsys.readouterr().out, "the scores from before are kept"
+
+
+def test_a_run_stopped_before_it_had_a_model_says_so(at_walk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    early = at_walk / "runs" / "early"
+    early.mkdir()
+    (early / "last.safetensors").write_bytes((at_walk / "runs" / "run" / "last.safetensors").read_bytes())
+    assert command("predict", "early", "others") == 1
+    assert "before its first validation" in capsys.readouterr().err
+    assert command("predict", "runs/early/last.safetensors", "others", "--out", "early-masks") == 0
+
+
+def test_images_of_another_number_of_channels_are_named(at_walk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data_set(at_walk / "coloured", images=1, size=(40, 40), channels=3, seed=0)
+    assert command("predict", "run", "coloured") == 3
+    assert "cells_000.png: the model takes 1 channel" in capsys.readouterr().out
+    assert command("evaluate", "run", "coloured") == 2
+    assert "cells_000" in capsys.readouterr().err
+
+
+def test_a_lack_of_memory_is_a_sentence(at_walk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("train", "cells", "--steps", "1", "training.crop=[9000000,9000000]", "--name", "huge") == 2
+    assert "lower training.batch" in capsys.readouterr().err
 
 
 def test_help_is_fast_and_names_every_verb() -> None:

@@ -201,6 +201,8 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
     else:
         data[len(data) * 2 // 3] ^= 16
         checkpoint.write_bytes(data)
+    # Killed once more before the next checkpoint: the good one is still there.
+    runs.train(tmp_path, crash="mid-epoch:1")
     equal(finish(runs, tmp_path), reference)
     assert "checkpoint.safetensors cannot be used" in (tmp_path / "output.txt").read_text()
 
@@ -232,7 +234,17 @@ def test_a_full_file_system(runs: Runs, reference: dict[str, str], small_disk: P
 def torchrun(folder: Path, data: Path, crash: str = "") -> subprocess.CompletedProcess[str]:
     """The same command on two processes of this machine."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--module"]
-    command = [*launcher, "pixelwise", "train", str(data), *SETTINGS, "--name", "run", "--resume"]
+    command = [
+        *launcher,
+        "pixelwise",
+        "train",
+        str(data),
+        *SETTINGS,
+        "data.validation=0.5",
+        "--name",
+        "run",
+        "--resume",
+    ]
     folder.mkdir(exist_ok=True)
     environment = os.environ | {"PIXELWISE_TEST_CRASH": crash, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -241,6 +253,7 @@ def torchrun(folder: Path, data: Path, crash: str = "") -> subprocess.CompletedP
 
 
 def test_two_processes_killed_and_resumed(runs: Runs, tmp_path: Path) -> None:
+    # Three validation images, so that both processes score some.
     whole = torchrun(tmp_path / "whole", runs.data)
     assert whole.returncode == 0, whole.stderr
     killed = torchrun(tmp_path / "killed", runs.data, crash="mid-epoch:5")

@@ -12,7 +12,14 @@ from pixelwise.config import RunConfig, read_config
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.synthetic import write_data_set
 from pixelwise.errors import UsageError
-from pixelwise.training.plan import choose_crop, choose_turn, complete_plan, fix_length, with_steps
+from pixelwise.training.plan import (
+    choose_crop,
+    choose_model_options,
+    choose_turn,
+    complete_plan,
+    fix_length,
+    with_steps,
+)
 
 
 @pytest.fixture
@@ -21,7 +28,9 @@ def dataset(tmp_path: Path):
 
 
 def test_a_complete_plan_reads_back_as_itself(dataset, tmp_path: Path) -> None:
-    plan = complete_plan(read_config(overrides=["training.steps=30", "model.width=8"]), dataset, training_images=2)
+    plan = complete_plan(
+        read_config(overrides=["training.steps=30", "model.width=8"]), dataset, training_images=2, device="cpu"
+    )
     assert plan.training.crop == (48, 64)
     assert plan.augment.turn is True
     assert plan.model.options == {"width": 8, "depth": 4, "dropout": 0.0}
@@ -29,26 +38,26 @@ def test_a_complete_plan_reads_back_as_itself(dataset, tmp_path: Path) -> None:
     path = tmp_path / "plan.toml"
     path.write_text(plan.to_toml())
     assert read_config(path) == plan
-    assert complete_plan(read_config(path), dataset, training_images=2) == plan
+    assert complete_plan(read_config(path), dataset, training_images=2, device="cpu") == plan
 
 
 def test_lengths(dataset) -> None:
     asked = RunConfig().with_values({"training": {"epochs": 2.5, "batch": 4}})
-    assert complete_plan(asked, dataset, training_images=10).training.steps == 7
-    open_ended = complete_plan(RunConfig(), dataset, training_images=10)
+    assert complete_plan(asked, dataset, training_images=10, device="cpu").training.steps == 7
+    open_ended = complete_plan(RunConfig(), dataset, training_images=10, device="cpu")
     assert open_ended.training.steps is None
     assert open_ended.training.minutes == 10
 
 
 def test_a_time_budget_becomes_a_number_of_steps() -> None:
-    plan = fix_length(RunConfig(), seconds=100, step=1.0, validation=0.1)
+    plan = fix_length(RunConfig(), budget=110, used=10, step=1.0, validation=0.1)
     assert plan.training.steps == 97
     assert plan.training.validate_every == 5
-    rare = fix_length(RunConfig(), seconds=100, step=1.0, validation=5.0)
+    rare = fix_length(RunConfig(), budget=100, used=0, step=1.0, validation=5.0)
     assert rare.training.steps == 80
     assert rare.training.validate_every == 27
-    with pytest.raises(UsageError, match="--minutes"):
-        fix_length(RunConfig(), seconds=1, step=2.0, validation=0.1)
+    with pytest.raises(UsageError, match=r"12 seconds are used already.*at least --minutes 0\.3"):
+        fix_length(RunConfig(), budget=6, used=12, step=2.0, validation=0.1)
 
 
 def test_given_steps_between_validations_are_kept() -> None:
@@ -64,6 +73,11 @@ def test_crops(size: tuple[int, int], crop: tuple[int, int]) -> None:
     assert choose_crop(size) == crop
 
 
+def test_networks_are_narrower_on_a_cpu() -> None:
+    assert choose_model_options("unet", "cpu")["width"] * 2 == choose_model_options("unet", "cuda")["width"]
+    assert "width" not in choose_model_options("unet_paper", "cpu")
+
+
 @pytest.mark.parametrize(("layout", "turn"), [("CamVid", False), ("VOC", False), ("images+masks", True)])
 def test_photographs_are_not_turned(layout: str, turn: bool) -> None:
     assert choose_turn(layout) is turn
@@ -77,13 +91,13 @@ def test_masks_of_any_coding_are_read_alike_when_a_plan_is_repeated(tmp_path: Pa
         Image.fromarray(pixels * np.uint8(255)).save(path)
     dataset = open_dataset(data)
     assert dataset.coding.kind == "binary"
-    plan = complete_plan(read_config(overrides=["training.steps=3"]), dataset, training_images=2)
+    plan = complete_plan(read_config(overrides=["training.steps=3"]), dataset, training_images=2, device="cpu")
     again = open_dataset(data, classes=plan.data.classes, ignore_index=plan.data.ignore_index, masks=plan.data.masks)
     assert (again.coding, again.task) == (dataset.coding, dataset.task)
 
 
 def test_small_crops_are_deformed_less_unless_told(dataset) -> None:
     small = ["training.steps=3", "training.crop=[32,64]"]
-    assert complete_plan(read_config(overrides=small), dataset, training_images=2).augment.elastic == 3.2
+    assert complete_plan(read_config(overrides=small), dataset, training_images=2, device="cpu").augment.elastic == 3.2
     told = read_config(overrides=[*small, "augment.elastic=9"]).with_values({"training": {"batch": 2}})
-    assert complete_plan(told, dataset, training_images=2).augment.elastic == 9
+    assert complete_plan(told, dataset, training_images=2, device="cpu").augment.elastic == 9

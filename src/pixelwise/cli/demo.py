@@ -9,9 +9,10 @@ import typer
 
 from pixelwise.cli.evaluate import evaluate_verb
 from pixelwise.cli.predict import predict_verb
+from pixelwise.cli.runs import RUNS
 from pixelwise.cli.screen import Screen
 from pixelwise.cli.train import train_verb
-from pixelwise.errors import UsageError
+from pixelwise.errors import EXIT_DONE, UsageError
 
 SETTINGS = ("model.width=16", "training.steps=150", "training.learning_rate=0.004")
 TRAINING_IMAGES, TEST_IMAGES = 24, 6
@@ -20,25 +21,28 @@ SIZE = (192, 192)
 
 def demo_verb(
     folder: Annotated[Path, typer.Argument(help="New folder for the images and the masks.")] = Path("pixelwise-demo"),
-) -> None:
+) -> int:
     """Draw images of cells, train on them, score and predict others: about two minutes on two cores."""
     from pixelwise.data.synthetic import write_data_set
 
-    screen = Screen()
-    if folder.exists():
-        raise UsageError(f"{folder} is there already; delete it, or name another: pixelwise demo FOLDER")
+    screen, name = Screen(), folder.resolve().name
+    for taken in (folder, RUNS / name):
+        if taken.exists():
+            raise UsageError(f"{taken} is there already; delete it, or name another folder: pixelwise demo FOLDER")
     screen.say(f"drawing {TRAINING_IMAGES} images of cells to learn from and {TEST_IMAGES} others, in {folder}/")
     data = write_data_set(folder / "cells", images=TRAINING_IMAGES, size=SIZE, channels=1, seed=0)
     others = write_data_set(folder / "other-cells", images=TEST_IMAGES, size=SIZE, channels=1, seed=1)
-    name = folder.resolve().name
 
     screen.say("", f"$ pixelwise train {data} {' '.join(SETTINGS)} --name {name}")
-    train_verb(str(data), list(SETTINGS), name=name)
+    code = train_verb(str(data), list(SETTINGS), name=name)
+    if code != EXIT_DONE:
+        return code
 
     screen.say("", f"$ pixelwise evaluate {name} {others}")
     evaluate_verb(name, others)
 
     screen.say("", f"$ pixelwise predict {name} {others / 'images'} --out {folder / 'masks'} --overlays")
-    predict_verb(name, others / "images", out=folder / "masks", overlays=True)
-    sheet = Path("runs") / name / f"evaluated-{others.name}" / "predictions" / "contact_sheet.png"
+    code = predict_verb(name, others / "images", out=folder / "masks", overlays=True)
+    sheet = RUNS / name / f"evaluated-{others.name}" / "predictions" / "contact_sheet.png"
     screen.say("", f"look at {sheet}, and at the pictures in {folder / 'masks' / 'overlays'}/")
+    return code

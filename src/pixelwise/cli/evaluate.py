@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pixelwise.cli.runs import find_model, run_folder
-from pixelwise.cli.screen import Screen
+from pixelwise.cli.runs import find_model, free_folder
+from pixelwise.cli.screen import Screen, counted
 
 if TYPE_CHECKING:
     from pixelwise.bundle import Bundle
@@ -30,26 +30,29 @@ def evaluate_verb(
 ) -> None:
     """Score a model on images with masks. Images that it was trained on are left out, and that is said."""
     from pixelwise.bundle import Bundle
-    from pixelwise.cli.showing import score_and_show
+    from pixelwise.cli.showing import score_and_show, show_findings
     from pixelwise.config import RuntimeConfig
     from pixelwise.data.dataset import open_like
     from pixelwise.inference.predict import Predictor
-    from pixelwise.runtime import prepare
+    from pixelwise.runtime import memory_refusals, prepare
 
     # The model, and the images that it has not seen.
     screen = Screen(json=json)
     model = find_model(run)
     bundle = Bundle.load(model)
     dataset = open_like(data, task=bundle.task, coding=bundle.coding)
+    show_findings(dataset, screen)
     samples = choose_samples(dataset.samples, bundle, split=split, everything=everything, screen=screen)
 
     # One evaluation.
     runtime = prepare(RuntimeConfig(device=device))
     settings = bundle.predict.model_copy(update={"flips": True}) if flips else bundle.predict
     predictor = Predictor.of(bundle, runtime, settings)
-    folder = out or run_folder(model) / f"evaluated-{data.resolve().name}"
-    screen.say(f"{len(samples)} images · {runtime.describe()}")
-    score_and_show(samples, dataset=dataset, predictor=predictor, folder=folder, screen=screen)
+    name = "-".join(["evaluated", data.resolve().name, *([split] if split else []), *(["flips"] if flips else [])])
+    folder = out or free_folder(model.parent, name)
+    screen.say(f"{counted(len(samples), 'image')} · {runtime.describe()}")
+    with memory_refusals():
+        score_and_show(samples, dataset=dataset, predictor=predictor, folder=folder, screen=screen)
 
 
 def choose_samples(
@@ -63,13 +66,15 @@ def choose_samples(
     if not chosen:
         parts = sorted({str(sample.split) for sample in samples})
         raise UsageError(f"there are no images in --split {split}; this data has {', '.join(parts)}")
-    trained_on = set(bundle.provenance.get("trained_on", ()))
-    seen = {name for name, fingerprint in image_fingerprints(chosen).items() if fingerprint in trained_on}
+    trained_on, chose = (set(bundle.provenance.get(key, ())) for key in ("trained_on", "validated_on"))
+    fingerprints = image_fingerprints(chosen)
+    seen = {name for name, fingerprint in fingerprints.items() if fingerprint in trained_on}
     unseen = [sample for sample in chosen if sample.name not in seen]
-    if not seen:
-        return chosen
-    if everything or not unseen:
+    if seen and (everything or not unseen):
         screen.warn(f"{len(seen)} of {len(chosen)} images were trained on: these scores flatter the model")
         return chosen
-    screen.say(f"{len(seen)} of {len(chosen)} images were trained on and are left out; --all scores them too")
+    if seen:
+        screen.say(f"{len(seen)} of {len(chosen)} images were trained on and are left out; --all scores them too")
+    if any(fingerprints[sample.name] in chose for sample in unseen):
+        screen.say("some of these images chose the best model of the training, which flatters it a little")
     return unseen

@@ -5,6 +5,7 @@ Exit codes: 0 all done; 1 the command line is wrong; 2 refused; 3 done, but some
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -43,6 +44,9 @@ def make_app() -> typer.Typer:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and leave with its exit code; a refusal is one message on stderr, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a sign shows its number
     try:
         result = make_app()(arguments, standalone_mode=False)
     except PixelwiseError as error:

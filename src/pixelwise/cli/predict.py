@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pixelwise.cli.runs import find_model
-from pixelwise.cli.screen import Screen
+from pixelwise.cli.screen import Screen, counted
 from pixelwise.errors import EXIT_DONE, EXIT_SOME_FAILED
 
 if TYPE_CHECKING:
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
 def predict_verb(
     run: Annotated[str, typer.Argument(help="A run's name or folder, or a model file.")],
     images: Annotated[Path, typer.Argument(help="An image, a TIFF stack, or a folder of images.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the masks [predictions/IMAGES].")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the masks [predictions/RUN/IMAGES].")
+    ] = None,
     scores: Annotated[bool, typer.Option("--scores", help="Also write the scores, as 16-bit TIFF.")] = False,
     overlays: Annotated[bool, typer.Option("--overlays", help="Also write pictures to look at.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace masks that are there already.")] = False,
     flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images and turns: 8 x slower.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps; auto: the first that is there.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")] = False,
@@ -31,23 +35,27 @@ def predict_verb(
     from pixelwise.data.layouts import find_images
     from pixelwise.inference.folder import Outputs, predict_folder
     from pixelwise.inference.predict import Predictor
-    from pixelwise.runtime import prepare
+    from pixelwise.runtime import memory_refusals, prepare
 
     # The model and the images.
     screen = Screen(json=json)
-    bundle = Bundle.load(find_model(run))
+    model = find_model(run)
+    bundle = Bundle.load(model)
     found = find_images(images)
-    folder = out or Path("predictions") / (images.resolve().stem if images.is_file() else images.resolve().name)
+    name = images.resolve().stem if images.is_file() else images.resolve().name
+    folder = out or Path("predictions") / (model.parent.resolve().name) / name
     runtime = prepare(RuntimeConfig(device=device))
-    screen.say(f"{len(found.samples)} images · {runtime.describe()}")
-    screen.say(*(f"skipped {path}: {reason}" for path, reason in found.skipped))
+    screen.say(f"{counted(len(found.samples), 'image')} · {runtime.describe()}")
+    reasons = Counter(reason for _, reason in found.skipped)
+    screen.say(*(f"skipped {counted(count, 'file')}: {reason}" for reason, count in reasons.items()))
 
     # The masks.
     settings = bundle.predict.model_copy(update={"flips": True}) if flips else bundle.predict
     predictor = Predictor.of(bundle, runtime, settings)
-    outputs = Outputs(folder=folder, scores=scores, overlays=overlays)
-    results = predict_folder(found, predictor, outputs)
-    done = list(screen.progress(results, total=len(found.samples), title="predicting"))
+    outputs = Outputs(folder=folder, scores=scores, overlays=overlays, replace=replace)
+    with memory_refusals():
+        results = predict_folder(found, predictor, outputs)
+        done = list(screen.progress(results, total=len(found.samples), title="predicting"))
 
     return _report(done, folder, screen)
 
@@ -57,7 +65,8 @@ def _report(done: list[Done], folder: Path, screen: Screen) -> int:
     failed = {one.name: one.failure for one in done if one.failure}
     for failure in failed.values():
         screen.warn(failure)
-    screen.say(f"{len(done) - len(failed)} masks in {folder}" + (f", {len(failed)} images failed" if failed else ""))
+    failures = f", {counted(len(failed), 'image')} failed" if failed else ""
+    screen.say(f"{counted(len(done) - len(failed), 'mask')} in {folder}{failures}")
     screen.result(
         {"folder": str(folder), "masks": {one.name: str(one.labels) for one in done if one.labels}, "failed": failed}
     )

@@ -64,22 +64,34 @@ class TrainingBar:
     def __init__(self, screen: Screen, bar: Progress, *, steps: int, done: int) -> None:
         self._screen, self._bar, self._steps = screen, bar, steps
         self._line = bar.add_task("", total=steps, completed=done, numbers="")
-        self._loss = 0.0
+        self._loss: float | None = None
         self._score = ""
 
     def watch(self, row: Mapping[str, Any]) -> None:
         """Show one row of the log."""
         if "loss" in row:
-            self._loss = row["loss"] if not self._loss else 0.9 * self._loss + 0.1 * row["loss"]
+            self._loss = row["loss"] if self._loss is None else 0.9 * self._loss + 0.1 * row["loss"]
             speed = row["timing"]["images_per_second"]
             numbers = f"loss {self._loss:.4f}{self._score} · {speed:.1f} images/s"
             self._bar.update(self._line, completed=row["step"], numbers=numbers)
         if "scores" in row:
-            shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in row["scores"].items() if value)
+            shown = ", ".join(
+                f"{name.replace('_', ' ')} {'–' if value is None else f'{value:.4f}'}"
+                for name, value in row["scores"].items()
+            )
             self._score = f" · mean iou {row['scores']['mean_iou'] or 0:.4f}"
             self._screen.say(
                 f"step {row['step']:>{len(str(self._steps))}}/{self._steps}: loss {self._loss:.4f}, {shown}"
             )
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things in words.
+
+    >>> counted(1, "image"), counted(3, "image")
+    ('1 image', '3 images')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def printable_line(line: str) -> str:

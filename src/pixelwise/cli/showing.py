@@ -15,6 +15,15 @@ from pixelwise.files import make_folder, write_json
 from pixelwise.inference.predict import Predictor, predict
 
 SHOWN_WORST, SHOWN_BEST = 5, 3
+FINDINGS_SHOWN = 5
+
+
+def show_findings(dataset: Dataset, screen: Screen) -> None:
+    """Say what the checks of the data found that is no reason to refuse it."""
+    for finding in dataset.findings[:FINDINGS_SHOWN]:
+        screen.warn(str(finding))
+    if len(dataset.findings) > FINDINGS_SHOWN:
+        screen.warn(f"… and {len(dataset.findings) - FINDINGS_SHOWN} more like these")
 
 
 def score_and_show(
@@ -46,7 +55,7 @@ def draw_extremes(evaluation: Evaluation, *, dataset: Dataset, predictor: Predic
         for result in results
     ]
     for row in rows:
-        write_mask(folder / f"{row.name}.png", row.labels_HW, predictor.task)
+        write_mask(folder / "labels" / f"{row.name}.png", row.labels_HW, predictor.task)
     write_picture(folder / "contact_sheet.png", contact_sheet(rows, predictor.task))
 
 

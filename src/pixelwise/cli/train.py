@@ -29,8 +29,6 @@ def train_verb(
     json: Annotated[bool, typer.Option("--json", help="Write the scores as JSON to stdout.")] = False,
 ) -> int:
     """Train a model. Everything about the run goes to runs/NAME: plan, model, log, scores, pictures."""
-    from pixelwise.cli.training import Order, carry_out
-
     began = time.monotonic()
     overrides = list(settings or [])
     if data is not None and "=" in data and not Path(data).exists():
@@ -42,7 +40,11 @@ def train_verb(
     if not asked.data.path and not (resume and name):
         raise UsageError("no data: give the folder of images and masks, pixelwise train DATA")
     folder = new_run_folder(Path(asked.data.path), name, resume=resume)
-    order = Order(asked=asked, folder=folder, resume=resume, force=force, began=began)
+
+    from pixelwise.cli.training import Order, carry_out
+
+    typed = tuple(override.partition("=")[0].strip() for override in overrides)
+    order = Order(asked=asked, typed=typed, folder=folder, resume=resume, force=force, began=began)
     finished = carry_out(order, Screen(json=json))
     return EXIT_DONE if finished else EXIT_INTERRUPTED
 

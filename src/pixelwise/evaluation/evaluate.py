@@ -137,7 +137,10 @@ def _evaluate_one(
     sample: SampleT, read: Callable[[SampleT], tuple[Array, Array]], predict: Callable[[Array], Array], task: Task
 ) -> ImageResult:
     image_HWC, mask_HW = read(sample)
-    labels_HW = predict(image_HWC)
+    try:
+        labels_HW = predict(image_HWC)
+    except DataError as error:
+        raise DataError(f"{printable(sample.name)}: {error}") from error
     if labels_HW.shape != mask_HW.shape:
         raise DataError(
             f"{printable(sample.name)}: the prediction is {_size(labels_HW)} pixels, the mask {_size(mask_HW)}; "

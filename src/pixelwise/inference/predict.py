@@ -60,8 +60,9 @@ def predict(image_HWC: NDArray[Any], predictor: Predictor) -> Prediction:
     image_BCHW = predictor.runtime.place_image(torch.from_numpy(np.ascontiguousarray(image_CHW))[None])
 
     # Logits to scores, averaged over mirror images and turns where that is asked for.
-    views = symmetries() if predictor.settings.flips else [(_same, _same)]
-    scores_BKHW = torch.stack([back(_scores(turn(image_BCHW), predictor)) for turn, back in views]).mean(dim=0)
+    views = list(symmetries()) if predictor.settings.flips else [(_same, _same)]
+    scores_BKHW = sum(back(_scores(turn(image_BCHW), predictor)) for turn, back in views) / len(views)
+    assert isinstance(scores_BKHW, Tensor), "there is at least one view"
 
     # Scores to labels.
     labels = predictor.task.decide(scores_BKHW)[0].cpu().numpy()

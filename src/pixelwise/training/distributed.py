@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -44,6 +44,12 @@ class Ranks:
         if self.count > 1:
             distributed.all_reduce(value)
         return value / self.count
+
+    def take_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite tensors by those of rank 0, in place."""
+        if self.count > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, src=0)
 
     def any(self, value: bool) -> bool:
         """Whether the value is true in any process."""

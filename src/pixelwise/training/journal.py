@@ -5,6 +5,7 @@ A row holds what is computed (step, loss, learning rate, scores); what is measur
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pixelwise.errors import OutputError, printable
+from pixelwise.errors import TrainingError, printable
+from pixelwise.files import system_refusals
 
 Row = dict[str, Any]
 
@@ -21,12 +23,22 @@ class Journal:
     """An open log. `watch` sees every row as it is written, for a progress bar."""
 
     def __init__(self, path: Path, *, keep_bytes: int = 0, watch: Callable[[Row], None] | None = None) -> None:
-        """Open the log and cut off what was written after the first `keep_bytes` bytes."""
+        """Open the log and cut off what was written after the first `keep_bytes` bytes.
+
+        Raises TrainingError where the log is shorter than that: it was changed after the checkpoint was written.
+        """
         self.path = path
         self._watch = watch
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        os.ftruncate(self._descriptor, keep_bytes)
-        os.lseek(self._descriptor, 0, os.SEEK_END)
+        with system_refusals(path):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            length = os.lseek(self._descriptor, 0, os.SEEK_END)
+            if length < keep_bytes:
+                raise TrainingError(
+                    f"{printable(path)} has {length} bytes, the checkpoint knows of {keep_bytes}; "
+                    "put the log back as it was, or start a new run with another --name"
+                )
+            os.ftruncate(self._descriptor, keep_bytes)
+            os.lseek(self._descriptor, 0, os.SEEK_END)
 
     def __enter__(self) -> Journal:
         return self
@@ -39,19 +51,17 @@ class Journal:
     def write(self, row: Row) -> None:
         """Add one row. Raises OutputError where the system refuses."""
         line = json.dumps(row, allow_nan=False, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-        try:
-            written = os.write(self._descriptor, line)
-        except OSError as error:
-            raise OutputError(f"could not write {printable(self.path)}: {error.strerror}") from error
-        if written != len(line):
-            raise OutputError(f"could not write {printable(self.path)}: no space left on the disk")
+        with system_refusals(self.path):
+            if os.write(self._descriptor, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if self._watch:
             self._watch(row)
 
     def flush(self) -> int:
         """Put everything on the disk and return the length of the log, bytes."""
-        os.fsync(self._descriptor)
-        return os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        with system_refusals(self.path):
+            os.fsync(self._descriptor)
+            return os.lseek(self._descriptor, 0, os.SEEK_CUR)
 
 
 def read_journal(path: Path) -> list[Row]:

@@ -38,6 +38,9 @@ class Keeper(Protocol):
         """Keep a checkpoint, and the model where it is the best so far."""
 
 
+MOST_SKIPPED = 20
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """All that stays the same from step to step."""
@@ -75,8 +78,7 @@ def fit(state: State, batches: Iterable[Batch], *, job: Job, keeper: Keeper, sto
 
         # Its row in the history.
         took, began = time.monotonic() - began, time.monotonic()
-        timing = {"seconds": round(took, 4), "images_per_second": round(settings.batch / took, 2)}
-        keeper.log({"step": state.step, "loss": loss, "learning_rate": rate, "timing": timing})
+        keeper.log({"step": state.step, "loss": loss, "learning_rate": rate, "timing": timing(took, settings.batch)})
         crash_point("mid-epoch")
 
         # Validation, the best model and a checkpoint.
@@ -84,8 +86,7 @@ def fit(state: State, batches: Iterable[Batch], *, job: Job, keeper: Keeper, sto
         if ended or state.step % settings.validate_every == 0:
             scores = keeper.validate(state)
             crash_point("during-validation")
-            timing = {"seconds": round(time.monotonic() - began, 4)}
-            keeper.log({"step": state.step, "scores": dict(scores), "timing": timing})
+            keeper.log({"step": state.step, "scores": dict(scores), "timing": timing(time.monotonic() - began)})
             score = scores["mean_iou"] or 0.0
             improved, state.best = score >= state.best, max(state.best, score)
             keeper.save(state, improved=improved)
@@ -96,6 +97,12 @@ def fit(state: State, batches: Iterable[Batch], *, job: Job, keeper: Keeper, sto
         if asked and not ended:
             return False
     return True
+
+
+def timing(seconds: float, images: int = 0) -> dict[str, float]:
+    """What a clock measured, for a row of the history; kept apart from what was computed."""
+    speed = {"images_per_second": round(images / seconds, 2)} if images else {}
+    return {"seconds": round(seconds, 4), **speed}
 
 
 def update_weights(state: State, network: torch.nn.Module, batch: Batch, job: Job) -> float:
@@ -112,10 +119,12 @@ def update_weights(state: State, network: torch.nn.Module, batch: Batch, job: Jo
     state.scaler.unscale_(state.optimizer)
     norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), job.settings.clip))
 
-    # In float16 a single overflow is normal: the scaler skips that step.
+    # In float16 a single overflow is normal: the scaler skips that step. Many in a row are not.
     mean_loss = float(job.ranks.mean(loss.detach().clone()))
-    if not math.isfinite(mean_loss) or not (math.isfinite(norm) or state.scaler.is_enabled()):
-        names = ", ".join(printable(name) for name in batch.names)
+    state.skipped = 0 if math.isfinite(norm) else state.skipped + 1
+    patience = MOST_SKIPPED if state.scaler.is_enabled() else 0
+    if not math.isfinite(mean_loss) or state.skipped > patience:
+        names = ", ".join(printable(name) for names in job.ranks.gather(batch.names) for name in names)
         raise TrainingError(
             f"in step {state.step + 1} the loss is {mean_loss} and the norm of the gradient {norm}, from {names}; "
             "look at these images, or lower training.learning_rate; the last checkpoint is kept"

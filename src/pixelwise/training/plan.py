@@ -6,6 +6,7 @@ Each rule is a small pure function.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from pixelwise.config import RunConfig
 from pixelwise.data.dataset import Dataset
@@ -20,10 +21,11 @@ MOST_VALIDATIONS = 20
 VALIDATION_SHARE = 0.15
 
 
-def complete_plan(asked: RunConfig, dataset: Dataset, *, training_images: int) -> RunConfig:
+def complete_plan(asked: RunConfig, dataset: Dataset, *, training_images: int, device: str) -> RunConfig:
     """Fill in whatever the user left open, except a length given in minutes (see `fix_length`).
 
-    How the masks are read stays as asked: it is found again from the same data, and stored in the model.
+    How the masks are read stays as asked: it is found again from the same data, and stored in the model. `device` is
+    the kind that trains: cpu, cuda or mps.
     """
     settings = asked.training
     turn = asked.augment.turn if asked.augment.turn is not None else choose_turn(dataset.survey.layout)
@@ -32,17 +34,30 @@ def complete_plan(asked: RunConfig, dataset: Dataset, *, training_images: int) -
     if "elastic" not in asked.augment.model_fields_set:
         elastic = choose_elastic(crop, most=elastic)
     steps = settings.steps
+    if steps is None and settings.epochs is not None and settings.minutes is not None:
+        raise UsageError("training.epochs and training.minutes are both set; give one length")
     if steps is None and settings.epochs is not None:
         steps = max(1, math.ceil(settings.epochs * training_images / settings.batch))
     minutes = DEFAULT_MINUTES if steps is None and settings.minutes is None else settings.minutes
     plan = asked.with_values(
         {
-            "model": {**model_options(asked.model.name), **asked.model.options},
+            "model": choose_model_options(asked.model.name, device) | asked.model.options,
             "augment": {"turn": turn, "elastic": elastic},
             "training": {"crop": crop, "steps": steps, "minutes": minutes},
         }
     )
     return plan if steps is None else with_steps(plan, steps)
+
+
+def choose_model_options(name: str, device: str) -> dict[str, Any]:
+    """The arguments of a network; on a CPU half its width, which gives more steps in the same time and better scores.
+
+    Measured in docs/decisions/0006-what-pays.md.
+    """
+    options = model_options(name)
+    if device == "cpu" and "width" in options:
+        options["width"] //= 2
+    return options
 
 
 def choose_turn(layout: str) -> bool:
@@ -75,17 +90,19 @@ def with_steps(plan: RunConfig, steps: int, validations: int = MOST_VALIDATIONS)
     return plan.with_values({"training": {"steps": steps, "validate_every": min(every, steps)}})
 
 
-def fix_length(plan: RunConfig, *, seconds: float, step: float, validation: float) -> RunConfig:
-    """The plan with as many steps as fit into `seconds`, where a step and a validation take the seconds given.
+def fix_length(plan: RunConfig, *, budget: float, used: float, step: float, validation: float) -> RunConfig:
+    """The plan with as many steps as fit into the seconds of a budget of which some are used already.
 
-    There are up to 20 validations, fewer where they would take more than 15 % of the time, but at least 2; one more is
-    kept free for the final scores.
+    `step` and `validation` are the seconds that one takes. There are up to 20 validations, fewer where they would take
+    more than 15 % of the time, but at least 2; one more is kept free for the final scores.
     """
-    validations = max(2, min(MOST_VALIDATIONS, int(VALIDATION_SHARE * seconds / max(validation, 1e-6))))
-    steps = int((seconds - (validations + 1) * validation) / step)
+    left = budget - used
+    validations = max(2, min(MOST_VALIDATIONS, int(VALIDATION_SHARE * left / max(validation, 1e-6))))
+    steps = int((left - (validations + 1) * validation) / step)
     if steps < 1:
+        needed = (used + 3 * validation + step) / 60
         raise UsageError(
-            f"{seconds:.0f} seconds are too few: a step takes {step:.1f} and a validation {validation:.1f} seconds; "
-            "give more --minutes, or a smaller training.batch, training.crop or model.width"
+            f"{budget / 60:.2g} minutes are too few: {used:.0f} seconds are used already, a step takes {step:.1f} and "
+            f"a validation {validation:.1f} seconds; give at least --minutes {math.ceil(10 * needed) / 10:g}"
         )
     return with_steps(plan, steps, validations)

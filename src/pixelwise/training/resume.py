@@ -7,10 +7,10 @@ crops and augmentation are keyed by (seed, epoch, index), and dropout by (seed, 
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from pixelwise.archive import Archive, load_archive, save_archive
-from pixelwise.errors import BundleError, TrainingError
+from pixelwise.errors import BundleError, TrainingError, printable
+from pixelwise.files import write_atomically
 from pixelwise.training.optim import MovingAverage
 
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
@@ -29,8 +30,10 @@ CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensor
 class State:
     """All that changes from step to step.
 
-    step  number of updates of the weights done
-    best  highest mean IoU of a validation so far; -1 before the first
+    step     number of updates of the weights done
+    best     highest mean IoU of a validation so far; -1 before the first
+    skipped  steps in a row that the scaler skipped because float16 overflowed
+    forced   in what the run was changed by resuming it with --force
     """
 
     network: nn.Module
@@ -39,6 +42,8 @@ class State:
     scaler: torch.amp.GradScaler
     step: int = 0
     best: float = -1.0
+    skipped: int = 0
+    forced: list[str] = field(default_factory=list)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -46,7 +51,7 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1))
 
 
-def save_checkpoint(folder: Path, state: State, *, log_bytes: int, identity: dict[str, str]) -> None:
+def save_checkpoint(folder: Path, state: State, *, log_bytes: int, identity: Mapping[str, str]) -> None:
     """Write the state to the run's folder; the checkpoint before stays beside it as a second one to fall back on.
 
     `identity` says what the run is made of (plan, data, versions); a resume with another one is refused.
@@ -54,41 +59,65 @@ def save_checkpoint(folder: Path, state: State, *, log_bytes: int, identity: dic
     description = {
         "step": state.step,
         "best": state.best,
+        "skipped": state.skipped,
+        "forced": state.forced,
         "scaler": state.scaler.state_dict(),
         "log_bytes": log_bytes,
-        "identity": identity,
+        "identity": dict(identity),
     }
-    current, previous = folder / CHECKPOINT, folder / PREVIOUS
+    current = folder / CHECKPOINT
     if current.is_file():
-        with contextlib.suppress(OSError):
-            previous.unlink(missing_ok=True)
-            os.link(current, previous)
+        write_atomically(folder / PREVIOUS, lambda temporary: _copy_or_link(current, temporary))
     save_archive(current, Archive(_tensors(state), description), kind="checkpoint")
 
 
 def load_checkpoint(
-    folder: Path, state: State, *, identity: dict[str, str] | None, warn: Callable[[str], None]
+    folder: Path, state: State, *, identity: Mapping[str, str], force: bool, warn: Callable[[str], None]
 ) -> int | None:
     """Bring the state back from the newest whole checkpoint, in place; returns the length of its log in bytes.
 
-    None where there is no checkpoint yet. A damaged newest one is told to `warn` and the one before is used; where
-    neither can be used, BundleError. Raises TrainingError, naming the difference, where the checkpoint is of another
-    run; `identity` None resumes it all the same.
+    None where there is no checkpoint yet. A damaged newest one is told to `warn` and the one before takes its place;
+    where neither can be used, BundleError. Raises TrainingError, naming the differences, where the checkpoint is of
+    another run; with `force` they are told to `warn` and kept in the state instead.
     """
-    candidates = [path for path in (folder / CHECKPOINT, folder / PREVIOUS) if path.is_file()]
-    if not candidates:
+    current, previous = folder / CHECKPOINT, folder / PREVIOUS
+    if not current.is_file() and not previous.is_file():
         return None
-    for path in candidates:
-        try:
-            archive = load_archive(path, kind="checkpoint")
-        except BundleError as error:
-            warn(str(error))
-            continue
-        if identity is not None:
-            _check_identity(archive.description["identity"], identity, path)
-        _restore(state, archive)
-        return int(archive.description["log_bytes"])
-    raise BundleError(f"no checkpoint in {folder} can be used; start a new run with another --name")
+    try:
+        archive = load_archive(current, kind="checkpoint")
+    except BundleError as error:
+        warn(f"{error}; the checkpoint before it is used")
+        archive = load_archive(previous, kind="checkpoint")
+        previous.replace(current)
+    differences = compare_identities(archive.description["identity"], identity)
+    if differences and not force:
+        raise TrainingError(
+            f"{printable(folder)} cannot be resumed: {'; '.join(differences)}; resume with what it was begun with, "
+            "start a new run with another --name, or mix them knowingly with --force"
+        )
+    _restore(state, archive)
+    for difference in differences:
+        warn(f"resumed all the same: {difference}")
+    state.forced = [*state.forced, *differences]
+    return int(archive.description["log_bytes"])
+
+
+def compare_identities(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What differs, in words.
+
+    >>> compare_identities({"training.batch": "8", "torch": "2.15"}, {"training.batch": "4", "torch": "2.15"})
+    ['training.batch was 8, now it is 4']
+    """
+    keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    return [f"{key} was {before.get(key, 'not set')}, now it is {now.get(key, 'not set')}" for key in keys]
+
+
+def _copy_or_link(file: Path, temporary: Path) -> None:
+    """A second name for a file, or a copy where the file system has no second names."""
+    try:
+        os.link(file, temporary)
+    except OSError:
+        shutil.copyfile(file, temporary)
 
 
 def _tensors(state: State) -> dict[str, Tensor]:
@@ -105,13 +134,17 @@ def _restore(state: State, archive: Archive) -> None:
     for name, tensor in archive.tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
-    state.network.load_state_dict(parts["network"])
-    for name, value in state.average.values.items():
-        value.copy_(parts["average"][name])
-    _restore_optimizer(state.optimizer, parts["optimizer"])
+    try:
+        state.network.load_state_dict(parts["network"])
+        for name, value in state.average.values.items():
+            value.copy_(parts["average"][name])
+        _restore_optimizer(state.optimizer, parts["optimizer"])
+    except (RuntimeError, KeyError, IndexError) as error:
+        raise BundleError(f"the checkpoint is of another network or optimiser: {error}; start a new run") from error
     if archive.description["scaler"]:
         state.scaler.load_state_dict(archive.description["scaler"])
     state.step, state.best = int(archive.description["step"]), float(archive.description["best"])
+    state.skipped, state.forced = int(archive.description["skipped"]), list(archive.description["forced"])
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -123,12 +156,3 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tens
         same_layout = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
         values.setdefault(int(number), {})[key] = same_layout
     optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _check_identity(saved: dict[str, str], present: dict[str, str], path: Path) -> None:
-    for key in sorted(saved.keys() | present.keys()):
-        if saved.get(key) != present.get(key):
-            raise TrainingError(
-                f"{path} cannot be resumed: its {key} is {saved.get(key)}, now it is {present.get(key)}; "
-                "resume with what it was begun with, or start a new run with another --name"
-            )

@@ -10,7 +10,6 @@ log.jsonl                 one row per step and per validation
 from __future__ import annotations
 
 import copy
-import hashlib
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -23,15 +22,16 @@ import torch
 
 from pixelwise import __version__
 from pixelwise.bundle import Bundle
-from pixelwise.config import RunConfig
 from pixelwise.data.fingerprints import data_fingerprint, image_fingerprints
-from pixelwise.data.loaders import Steps, training_batches
+from pixelwise.data.loaders import training_batches
+from pixelwise.errors import TrainingError
 from pixelwise.files import crash_point, remove_leftovers
 from pixelwise.inference.predict import Predictor
+from pixelwise.training.distributed import Ranks
 from pixelwise.training.journal import Journal
 from pixelwise.training.loop import fit
 from pixelwise.training.resume import State, load_checkpoint, save_checkpoint
-from pixelwise.training.setup import Parts, make_state
+from pixelwise.training.setup import Parts, make_state, steps_of
 
 PLAN, MODEL, LAST, LOG = "plan.toml", "model.safetensors", "last.safetensors", "log.jsonl"
 Score = Callable[[Predictor], Mapping[str, float | None]]
@@ -60,20 +60,14 @@ def run(parts: Parts, folder: Path, services: Services) -> bool:
     weights, the log (but for its timings) and the model are the same bytes however often the run was killed.
     """
     state, identity = make_state(parts), run_identity(parts)
-    if parts.job.ranks.writes:
-        remove_leftovers(folder)
-    log_bytes = load_checkpoint(folder, state, identity=None if services.force else identity, warn=services.warn) or 0
     job = parts.job
+    log_bytes = _take_up(folder, state, identity, job.ranks, services)
+    assert job.settings.steps is not None, "the plan fixes the number of steps"
+    if state.step > job.settings.steps:
+        raise TrainingError(f"{folder} is at step {state.step} already, beyond training.steps = {job.settings.steps}")
     with _open_journal(folder, log_bytes, parts, services) as journal:
         keeper = FolderKeeper(folder=folder, parts=parts, score=services.score, journal=journal, identity=identity)
-        assert job.settings.steps is not None, "the plan fixes the number of steps"
-        steps = Steps(
-            start=state.step,
-            stop=job.settings.steps,
-            batch=job.settings.batch,
-            rank=job.ranks.rank,
-            ranks=job.ranks.count,
-        )
+        steps = steps_of(job, start=state.step, stop=job.settings.steps)
         batches = training_batches(parts.samples, steps, workers=job.settings.workers)
         with stop_signals() as stopped:
             return fit(state, batches, job=job, keeper=keeper, stopped=stopped)
@@ -98,17 +92,10 @@ class FolderKeeper:
 
     def validate(self, state: State) -> Mapping[str, float | None]:
         """Scores of the averaged weights on the validation images."""
-        self._averaged.load_state_dict(state.average.values)
         job = self._parts.job
-        self._scores = self._score(
-            Predictor(
-                network=self._averaged,
-                task=job.task,
-                normalisation=self._parts.normalisation,
-                runtime=job.runtime,
-                settings=self._parts.plan.predict,
-            )
-        )
+        job.ranks.take_from_first(state.average.values.values())  # batch norm has seen other images in each process
+        self._averaged.load_state_dict(state.average.values)
+        self._scores = self._score(self._parts.predictor(self._averaged))
         return self._scores
 
     def save(self, state: State, *, improved: bool) -> None:
@@ -132,8 +119,26 @@ class FolderKeeper:
             coding=parts.dataset.coding,
             predict=parts.plan.predict,
             weights=copy.copy(state.average.values),
-            provenance={**self._provenance, "step": state.step, "validation": dict(self._scores)},
+            provenance={
+                **self._provenance,
+                "step": state.step,
+                "forced": state.forced,
+                "validation": dict(self._scores),
+            },
         )
+
+
+def _take_up(folder: Path, state: State, identity: dict[str, str], ranks: Ranks, services: Services) -> int:
+    """Bring the state back from the checkpoint; the length of its log. The first process goes first: it may mend."""
+    log_bytes = 0
+    for turn in range(2):
+        if ranks.writes == (turn == 0):
+            if ranks.writes:
+                remove_leftovers(folder)
+            found = load_checkpoint(folder, state, identity=identity, force=services.force, warn=services.warn)
+            log_bytes = found or 0
+        ranks.wait()
+    return log_bytes
 
 
 def _open_journal(
@@ -146,32 +151,34 @@ def _open_journal(
 
 
 def run_identity(parts: Parts) -> dict[str, str]:
-    """What a run is made of: a checkpoint of one run does not continue another."""
+    """What a run is made of, by name: a checkpoint of one run does not continue another.
+
+    Not in it: where the data lies, and the number of workers; neither changes a byte of the result.
+    """
     runtime, ranks = parts.job.runtime, parts.job.ranks
+    settings = {
+        f"{section}.{key}": str(value)
+        for section, values in parts.plan.model_dump(mode="json").items()
+        for key, value in values.items()
+        if (section, key) not in (("data", "path"), ("training", "workers"))
+    }
     return {
-        "plan": hashlib.sha256(identifying_plan(parts.plan).encode()).hexdigest()[:16],
-        "data": data_fingerprint(parts.dataset.samples),
+        **settings,
+        "the data": f"{len(parts.dataset.samples)} images, {data_fingerprint(parts.dataset.samples)}",
         "pixelwise": __version__,
         "torch": torch.__version__,
-        "machine": f"{runtime.describe()} · {ranks.count} processes",
+        "the machine": f"{runtime.describe()} · {ranks.count} process(es)",
     }
 
 
-def identifying_plan(plan: RunConfig) -> str:
-    """The part of a plan that decides the bytes of the result: not where the data lies, not the number of workers."""
-    values = plan.model_dump(mode="json")
-    values["data"].pop("path")
-    values["training"].pop("workers")
-    return RunConfig.model_validate(values).model_dump_json()
-
-
 def provenance(parts: Parts, identity: Mapping[str, str]) -> dict[str, Any]:
-    """Where a model comes from: versions, data, plan, and which images it was trained on."""
+    """Where a model comes from: versions, data, plan, and which images it was trained on and chosen by."""
     return {
-        **identity,
+        **{key: identity[key] for key in ("pixelwise", "torch", "the data", "the machine")},
         "data_summary": parts.dataset.survey.to_dict(),
         "plan_toml": parts.plan.to_toml(),
         "trained_on": sorted(image_fingerprints(parts.training).values()),
+        "validated_on": sorted(image_fingerprints(parts.validation).values()),
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from pixelwise.bundle import Network
 from pixelwise.config import RunConfig
@@ -15,6 +16,7 @@ from pixelwise.data.dataset import Dataset
 from pixelwise.data.layouts import Sample
 from pixelwise.data.loaders import Steps, TrainingSamples, training_batches
 from pixelwise.data.normalise import Normalisation, measure
+from pixelwise.inference.predict import Predictor
 from pixelwise.losses.registry import parse_loss
 from pixelwise.runtime import Runtime
 from pixelwise.training.distributed import Ranks
@@ -33,16 +35,29 @@ class Parts:
     plan: RunConfig
     dataset: Dataset
     training: Sequence[Sample]
+    validation: Sequence[Sample]
     normalisation: Normalisation
     network: Network
     samples: TrainingSamples
     job: Job
 
+    def predictor(self, network: nn.Module) -> Predictor:
+        """A network of this run, ready to predict."""
+        return Predictor(
+            network=network,
+            task=self.job.task,
+            normalisation=self.normalisation,
+            runtime=self.job.runtime,
+            settings=self.plan.predict,
+        )
+
 
 def make_parts(
-    plan: RunConfig, dataset: Dataset, training: Sequence[Sample], *, runtime: Runtime, ranks: Ranks
+    plan: RunConfig, dataset: Dataset, split: tuple[list[Sample], list[Sample]], *, runtime: Runtime, ranks: Ranks
 ) -> Parts:
     """Measure the normalisation on the training images and wire the parts of a run together."""
+    training, validation = split
+    loss = parse_loss(plan.training.loss)
     normalisation = measure(dataset.read(sample)[0] for sample in training)
     network = Network(name=plan.model.name, in_channels=normalisation.channels, options=plan.model.options)
     with torch.device("meta"):
@@ -56,12 +71,12 @@ def make_parts(
         preparation=preparation,
         seed=plan.training.seed,
     )
-    loss = parse_loss(plan.training.loss)
     job = Job(task=dataset.task, settings=plan.training, runtime=runtime, ranks=ranks, loss=loss)
     return Parts(
         plan=plan,
         dataset=dataset,
         training=training,
+        validation=validation,
         normalisation=normalisation,
         network=network,
         samples=samples,
@@ -82,13 +97,16 @@ def make_state(parts: Parts) -> State:
     )
 
 
+def steps_of(job: Job, *, start: int, stop: int) -> Steps:
+    """The samples that this process takes in the steps from `start` to `stop` (excluded)."""
+    return Steps(start=start, stop=stop, batch=job.settings.batch, rank=job.ranks.rank, ranks=job.ranks.count)
+
+
 def measure_step(parts: Parts) -> float:
     """Seconds that one step takes on this machine, from a few steps with weights that are then thrown away."""
     state, job = make_state(parts), parts.job
     network = job.ranks.wrap(state.network).train()
-    steps = Steps(
-        start=0, stop=WARM_UP_STEPS + TIMED_STEPS, batch=job.settings.batch, rank=job.ranks.rank, ranks=job.ranks.count
-    )
+    steps = steps_of(job, start=0, stop=WARM_UP_STEPS + TIMED_STEPS)
     times = []
     began = time.perf_counter()
     for batch in training_batches(parts.samples, steps, workers=job.settings.workers):
