@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -72,7 +71,3 @@ def print_table(title: str, rows: Sequence[Measured], reference: Measured) -> No
             f"{row.name:<34}{row.setting:<38}{row.seconds * 1e3:>9.1f}"
             f"{row.gigaflops:>10.0f}{row.peak_mb:>10.0f}{speed:>8.2f}x"
         )
-
-
-def print_json(rows: Sequence[Measured]) -> None:
-    print(json.dumps([asdict(row) for row in rows]))

@@ -1,9 +1,11 @@
-"""One training step (forward, loss, backward, optimiser): ours as it ships, the same network run plainly, and peers.
+"""One training step: ours as it ships, the same network run plainly, and peers.
 
     pip install 'pixelwise[bench]' && python benchmarks/training_step.py
 
-"plain" is eager float32, NCHW, the system's allocator settings: what a user of the peers gets. Each row is a fresh
-process. `speed` compares with the plain row of the same block.
+Our rows time what `training/loop.py` does in a step: forward, cross-entropy and Dice, backward, clipping, AdamW,
+Our rows time what `training/loop.py` does in a step: forward, cross-entropy and Dice, backward, clip, AdamW, moving
+NCHW, with the system's allocator settings. Each row is a fresh process; `speed` compares with the plain row of the
+same block.
 """
 
 from __future__ import annotations
@@ -17,56 +19,73 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pixelwise.config import RuntimeConfig, TrainingConfig
+from pixelwise.data.loaders import Batch
 from pixelwise.errors import MissingExtraError
 from pixelwise.losses.registry import parse_loss
 from pixelwise.runtime import prepare
 from pixelwise.task import Task
-from pixelwise.training.optim import make_optimizer
+from pixelwise.training.distributed import Ranks
+from pixelwise.training.loop import Job, update_weights
+from pixelwise.training.optim import MovingAverage, make_optimizer
+from pixelwise.training.resume import State
 
 PLAIN = RuntimeConfig(precision="fp32", channels_last=False, allocator=False, deterministic=False)
-BATCH, SIDE = 8, 256
-SMALL_BATCH = 2
 BLOCKS = {
-    "small U-Net (width 16)": (BATCH, SIDE, ("smp Unet resnet18", "MONAI BasicUNet")),
-    "U-Net of the paper": (SMALL_BATCH, SIDE + 184 - 4 * 4 + 4, ("MONAI BasicUNet, paper's width",)),
+    "small U-Net (width 16)": (8, 256, ("smp Unet resnet18", "MONAI BasicUNet")),
+    "U-Net of the paper": (1, 572, ("MONAI BasicUNet, paper's width",)),
 }
 
 
 def measure_ours(key: str, batch: int, side: int, plain: bool) -> Measured:
-    settings = PLAIN if plain else RuntimeConfig()
-    return measure(OURS[key], settings, batch, side, "plain: fp32, NCHW" if plain else "as we ship it")
+    """Our own step, as `fit` does it."""
+    runtime = prepare(PLAIN if plain else RuntimeConfig())
+    settings, contestant = TrainingConfig(batch=batch), OURS[key]
+    torch.manual_seed(0)
+    network = runtime.place(contestant.build(1)).train()
+    state = State(
+        network=network,
+        optimizer=make_optimizer(network, settings),
+        average=MovingAverage(network, settings.ema),
+        scaler=torch.amp.GradScaler(runtime.device.type, enabled=False),
+    )
+    task, loss = Task.of([f"class {number}" for number in range(CLASSES)]), parse_loss("ce+dice")
+    job = Job(task=task, settings=settings, runtime=runtime, ranks=Ranks(), loss=loss)
+    image_BCHW, mask_BHW = example(contestant, batch, side)
+    example_batch = Batch(image_BCHW, mask_BHW, ("example",) * batch)
+
+    def step() -> None:
+        update_weights(state, network, example_batch, job)
+        state.average.update(network, step=0)
+
+    return measured(contestant, "plain: fp32, NCHW" if plain else "as we ship it", step)
 
 
 def measure_peer(name: str, batch: int, side: int) -> Measured:
+    """A peer's network in the loop that its documentation shows."""
+    runtime = prepare(PLAIN)
     peer = next(peer for peer in PEERS if peer.name == name)
-    return measure(peer, PLAIN, batch, side, "as it ships")
-
-
-def measure(contestant: Contestant, settings: RuntimeConfig, batch: int, side: int, label: str) -> Measured:
-    runtime = prepare(settings)
-    torch.manual_seed(0)
-    network = runtime.place(contestant.build(1)).train()
-    optimizer = make_optimizer(network, TrainingConfig())
-    image_BCHW = torch.randn(batch, 1, side, side)
-    output = side - 2 * contestant.margin
-    mask_BHW = torch.randint(CLASSES, (batch, output, output)).to(runtime.device)
-    loss_of = our_loss() if contestant in OURS.values() else F.cross_entropy
+    network = peer.build(1).train().to(runtime.device)
+    optimizer = torch.optim.AdamW(network.parameters())
+    image_BCHW, mask_BHW = (part.to(runtime.device) for part in example(peer, batch, side))
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with runtime.autocast():
-            logits_BKHW = network(runtime.place_image(image_BCHW))
-        loss_of(logits_BKHW, mask_BHW).backward()
+        optimizer.zero_grad()
+        F.cross_entropy(network(image_BCHW), mask_BHW).backward()
         optimizer.step()
 
+    return measured(peer, "as it ships", step)
+
+
+def example(contestant: Contestant, batch: int, side: int) -> tuple[Tensor, Tensor]:
+    """Random images, and masks of the size of the network's logits."""
+    output = side - 2 * contestant.margin
+    return torch.randn(batch, 1, side, side), torch.randint(CLASSES, (batch, output, output))
+
+
+def measured(contestant: Contestant, label: str, step: Callable[[], None]) -> Measured:
     flops = flops_of(step)
     seconds = seconds_of(step)
     return Measured(contestant.name, label, seconds, flops / seconds / 1e9, peak_mb())
-
-
-def our_loss() -> Callable[[Tensor, Tensor], Tensor]:
-    task, loss = Task.of([f"class {number}" for number in range(CLASSES)]), parse_loss("ce+dice")
-    return lambda logits_BKHW, mask_BHW: loss(logits_BKHW, mask_BHW, task, None)
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ class DataConfig(Section):
     """mask value that counts nowhere; empty: found (11 for CamVid, else 255 where it occurs)"""
     masks: Literal["auto", "index", "binary", "colours", "instances"] = "auto"
     """what the values in the masks are; auto: found by reading all of them"""
-    validation: float = Field(0.2, gt=0, lt=1)
+    validation: float = Field(0.15, gt=0, lt=1)
     """share of the training images kept out to choose the best model, where the folder has no such part itself"""
 
 
