@@ -54,7 +54,7 @@ def test_convolutions_run_in_the_precision_and_weights_stay_in_float32(precision
 
 
 def test_the_description_is_one_line_with_every_choice():
-    assert runtime().describe() == "cpu · fp32 · channels last · 1 threads · memory given back to the system"
+    assert runtime().describe() == "cpu · fp32 · channels last · 1 thread · memory given back to the system"
     assert "channels first" in runtime(channels_last=False).describe()
 
 

@@ -50,8 +50,9 @@ class Runtime:
     def describe(self) -> str:
         """One line for the user."""
         layout = "channels last" if self.channels_last else "channels first"
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         allocator = "memory kept in the process" if self.allocator else "memory given back to the system"
-        return f"{self.device} · {self.precision} · {layout} · {self.threads} threads · {allocator}"
+        return f"{self.device} · {self.precision} · {layout} · {threads} · {allocator}"
 
     @property
     def _memory_format(self) -> torch.memory_format:
