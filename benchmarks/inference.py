@@ -9,7 +9,7 @@ process. `speed` compares with the plain row of the same block.
 from __future__ import annotations
 
 import torch
-from measuring import Measured, flops_of, in_own_process, peak_mb, print_table, seconds_of
+from measuring import Measured, flops_of, in_own_process, peak_mb, print_limits, print_table, seconds_of
 from networks import OURS, PEERS, Contestant
 
 from pixelwise.config import RuntimeConfig
@@ -48,6 +48,7 @@ def measure(contestant: Contestant, settings: RuntimeConfig, side: int, label: s
 
 
 def main() -> None:
+    print_limits()
     for title, (side, peers) in BLOCKS.items():
         plain = in_own_process(measure_ours, title, side, True)
         rows = [plain, in_own_process(measure_ours, title, side, False)]

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from pixelwise.config import RuntimeConfig
+from pixelwise.runtime import DTYPES, prepare
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -59,6 +62,27 @@ def peak_mb() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def measure_limit(dtype: str) -> Measured:
+    """What this machine reaches at best: one 3x3 convolution of 128 channels, channels last."""
+    device = prepare(RuntimeConfig()).device
+    convolution = torch.nn.Conv2d(128, 128, 3, padding=1).to(DTYPES[dtype]).to(memory_format=torch.channels_last)
+    image_BCHW = torch.randn(4, 128, 128, 128, dtype=DTYPES[dtype]).to(memory_format=torch.channels_last)
+    convolution, image_BCHW = convolution.to(device), image_BCHW.to(device)
+    with torch.inference_mode():
+        flops = flops_of(lambda: convolution(image_BCHW))
+        seconds = seconds_of(lambda: convolution(image_BCHW), times=15)
+    return Measured(
+        "one 3x3 convolution, 128 channels", f"the limit here in {dtype}", seconds, flops / seconds / 1e9, 0.0
+    )
+
+
+def print_limits() -> None:
+    """The limits of this machine at this moment, to hold the other rows against."""
+    for dtype in ("fp32", "bf16"):
+        limit = in_own_process(measure_limit, dtype)
+        print(f"{limit.setting}, {limit.name}: {limit.gigaflops:.0f} GFLOP/s")
 
 
 def print_table(title: str, rows: Sequence[Measured], reference: Measured) -> None:

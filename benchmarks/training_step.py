@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from measuring import Measured, flops_of, in_own_process, peak_mb, print_table, seconds_of
+from measuring import Measured, flops_of, in_own_process, peak_mb, print_limits, print_table, seconds_of
 from networks import CLASSES, OURS, PEERS, Contestant
 from torch import Tensor
 from torch.nn import functional as F
@@ -89,6 +89,7 @@ def measured(contestant: Contestant, label: str, step: Callable[[], None]) -> Me
 
 
 def main() -> None:
+    print_limits()
     for title, (batch, side, peers) in BLOCKS.items():
         plain = in_own_process(measure_ours, title, batch, side, True)
         rows = [plain, in_own_process(measure_ours, title, batch, side, False)]
