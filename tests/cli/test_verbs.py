@@ -75,7 +75,7 @@ def test_images_of_the_training_are_left_out_and_that_is_said(
     at_walk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command("evaluate", "runs/run", "cells") == 0
-    assert "6 of 8 images were trained on and are left out" in capsys.readouterr().out
+    assert "7 of 8 images were trained on and are left out" in capsys.readouterr().out
     assert command("evaluate", "runs/run", "cells", "--all") == 0
     assert "flatter" in capsys.readouterr().out
     assert command("evaluate", "runs/run", "cells", "--split", "test") == 1
