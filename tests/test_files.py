@@ -85,7 +85,7 @@ except OutputError as error:
     print(error)
 """
     said = run_python(code, path).stdout
-    assert "result.bin: the file would be larger than the system allows; the previous file is kept" in said
+    assert "result.bin: the file would be larger than the system allows; the file that is there is whole" in said
     assert path.read_bytes() == OLD
     assert list(tmp_path.iterdir()) == [path]
 

@@ -15,7 +15,7 @@ PUBLIC_NAMES = {
     "config": "AugmentConfig DataConfig ModelConfig PredictConfig RunConfig RuntimeConfig Section TrainingConfig "
     "parse_config read_config",
     "errors": "BundleError DataError Finding ImageFileError MissingExtraError OutputError PixelwiseError TrainingError "
-    "UsageError printable require",
+    "UnreadableError UsageError printable require",
     "inference.predict": "Prediction Predictor predict symmetries",
     "inference.sliding": "sliding_logits",
     "losses.cross_entropy": "cross_entropy",

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from pixelwise.errors import BundleError, TrainingError, printable
+from pixelwise.errors import BundleError, TrainingError, UnreadableError, printable
 from pixelwise.files import write_bytes
 
 Purpose = Literal["model", "checkpoint"]
@@ -72,7 +72,7 @@ def load_archive(path: Path, *, kind: Purpose) -> Archive:
     except (SafetensorError, KeyError, TypeError, AttributeError, RuntimeError, UnicodeError) as error:
         raise _refusal(path, f"it is damaged ({error})") from error
     except OSError as error:
-        raise _refusal(path, error.strerror or str(error)) from error
+        raise UnreadableError(f"{printable(path)} cannot be used: {error.strerror or error}") from error
 
 
 def _read_envelope(file: BinaryIO, path: Path, kind: Purpose) -> dict[str, Any]:

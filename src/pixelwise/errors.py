@@ -6,6 +6,7 @@ PixelwiseError            exit code 2: refused, nothing was changed
 ├── DataError             a data set cannot be used; carries one Finding per wrong file
 │   └── ImageFileError    one picture file cannot be read; the other files go on
 ├── BundleError           a saved model or a checkpoint cannot be opened
+│   └── UnreadableError   the system refuses to read it
 ├── TrainingError         training cannot continue (a loss that is not finite, a resume that does not fit)
 └── OutputError           a result could not be written (disk full, no permission)
 
@@ -83,6 +84,10 @@ class ImageFileError(DataError):
 
 class BundleError(PixelwiseError):
     """A saved model or a checkpoint is damaged, foreign or newer than this version."""
+
+
+class UnreadableError(BundleError):
+    """The system refuses to read a file that may be good: no permission, a failing disk."""
 
 
 class TrainingError(PixelwiseError):

@@ -167,7 +167,7 @@ def _cannot_write(path: Path, error: OSError) -> str:
     meaning = MEANINGS.get(error.errno or 0, error.strerror or str(error))
     kept = ""
     with contextlib.suppress(OSError):
-        kept = "; the previous file is kept" if path.is_file() else ""
+        kept = "; the file that is there is whole" if path.is_file() else ""
     return (
         f"could not write {printable(path)}: {meaning}{kept}; free some space or choose another folder, then run again"
     )

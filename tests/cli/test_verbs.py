@@ -162,6 +162,10 @@ def test_a_resume_takes_no_other_settings_and_deletes_nothing(
     before = {path: path.read_bytes() for path in (at_walk / "runs" / "run").rglob("*") if path.is_file()}
     assert command("train", "--resume", "--name", "run", "training.loss=ce") == 1
     assert "training.loss = ce+dice, not ce" in capsys.readouterr().err
+    assert command("train", "--config", "runs/run/plan.toml", "--resume", "--name", "run") == 1
+    assert "leave out --config" in capsys.readouterr().err
+    assert command("train", "--resume", "--name", "run", "training.workers=1") == 0
+    before = {path: path.read_bytes() for path in (at_walk / "runs" / "run").rglob("*") if path.is_file()}
     assert command("train", "nowhere", "--resume", "--name", "run") == 1
     (at_walk / "runs" / "run" / "plan.toml").rename(at_walk / "plan.toml")
     assert command("train", "nowhere", "--resume", "--name", "run") == 1

@@ -127,3 +127,29 @@ def test_isbi_and_part_of_dsb(real_data: Path, tmp_path: Path) -> None:
             union |= np.array(mask) > 0
     assert image_HWC.shape == (*mask_HW.shape, 3)
     assert np.array_equal(mask_HW, union)
+
+
+def test_one_file_per_object_also_where_an_image_has_a_single_object(tmp_path: Path) -> None:
+    for image, objects in (("a", 2), ("b", 1), ("c", 3)):
+        for part in ("images", "masks"):
+            (tmp_path / image / part).mkdir(parents=True)
+        Image.fromarray(np.zeros((6, 9, 3), np.uint8)).save(tmp_path / image / "images" / f"{image}.png")
+        for number in range(objects):
+            mask_HW = np.zeros((6, 9), np.uint8)
+            mask_HW[1:4, 3 * number : 3 * number + 2] = 255
+            Image.fromarray(mask_HW).save(tmp_path / image / "masks" / f"{number}.png")
+    for masks in ("auto", "instances"):
+        dataset = open_dataset(tmp_path, masks=masks)
+        assert dataset.coding.kind == "instances"
+        assert [int(dataset.read(sample)[1].sum()) for sample in dataset.samples] == [12, 6, 18]
+
+
+def test_a_colour_can_be_declared_void(tmp_path: Path) -> None:
+    colours = np.array([[[0, 0, 0], [255, 0, 0], [0, 0, 255]]] * 2, np.uint8)
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+        Image.fromarray(colours).save(tmp_path / part / "a.png")
+    dataset = open_dataset(tmp_path, ignore_index=0)
+    assert dataset.task.names == ("#0000ff", "#ff0000")
+    assert dataset.read(dataset.samples[0])[1].tolist() == [[255, 1, 0]] * 2
+    assert open_dataset(tmp_path).task.names == ("#000000", "#0000ff", "#ff0000")

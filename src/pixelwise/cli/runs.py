@@ -32,7 +32,8 @@ def find_model(run: str) -> Path:
 def new_run_folder(data: Path, name: str | None, *, resume: bool) -> Path:
     """The folder for a run: runs/<name>, or the first of runs/<data>-1, -2, ... that is free (the last, to resume it).
 
-    Raises UsageError where the name is taken and the run is not to be resumed, or where there is nothing to resume.
+    Raises UsageError where the name is taken and the run is not to be resumed, or where no name is given and there is
+    no run to resume.
     """
     if name is None:
         numbered = _numbered(RUNS, data.resolve().name or "run")

@@ -44,7 +44,9 @@ def train_verb(
     from pixelwise.cli.training import Order, carry_out
 
     typed = tuple(override.partition("=")[0].strip() for override in overrides)
-    order = Order(asked=asked, typed=typed, folder=folder, resume=resume, force=force, began=began)
+    order = Order(
+        asked=asked, typed=typed, config=config is not None, folder=folder, resume=resume, force=force, began=began
+    )
     finished = carry_out(order, Screen(json=json))
     return EXIT_DONE if finished else EXIT_INTERRUPTED
 

@@ -34,6 +34,7 @@ from pixelwise.training.run import LOG, MODEL, PLAN, Score, Services, run
 from pixelwise.training.setup import Parts, make_parts, measure_step
 
 SECONDS_FOR_PICTURES = 4.0
+HARMLESS = ("data.path", "training.workers")  # neither changes what is computed
 MEANS_SHOWN = ("mean_iou", "mean_f1", "pixel_accuracy")
 
 
@@ -43,10 +44,12 @@ class Order:
 
     asked  file and overrides together, defaults elsewhere
     typed  the overrides, as section.key, that stood on the command line
+    config whether a file of settings was given
     """
 
     asked: RunConfig
     typed: tuple[str, ...]
+    config: bool
     folder: Path
     began: float
     resume: bool = False
@@ -64,7 +67,7 @@ def carry_out(order: Order, screen: Screen) -> bool:
 
 def _carry_out(order: Order, ranks: Ranks, screen: Screen) -> bool:
     # The settings.
-    asked = _stored_plan(order) or order.asked
+    asked = _stored_plan(order, screen) or order.asked
     check_settings(asked)
     runtime = prepare(asked.runtime)
 
@@ -110,35 +113,45 @@ def _carry_out(order: Order, ranks: Ranks, screen: Screen) -> bool:
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """The run's folder for this process alone; a folder made for a run that then had nothing to keep goes again."""
-    try:
-        with folder_lock(folder):
+    with folder_lock(folder):
+        try:
             yield
-    finally:
-        if {path.name for path in folder.glob("*")} <= {".lock"}:
-            with suppress(OSError):
-                (folder / ".lock").unlink(missing_ok=True)
-                folder.rmdir()
+        finally:
+            if {path.name for path in folder.glob("*")} <= {".lock"}:
+                with suppress(OSError):
+                    (folder / ".lock").unlink(missing_ok=True)
+                    folder.rmdir()
 
 
-def _stored_plan(order: Order) -> RunConfig | None:
+def _stored_plan(order: Order, screen: Screen) -> RunConfig | None:
     """The plan of a run that is resumed, None for a new one; refuses typed settings that differ from it."""
     path = order.folder / PLAN
     if not order.resume or not path.is_file():
+        if order.resume:
+            screen.say(f"there is nothing to resume in {order.folder} yet: beginning")
         if not order.asked.data.path:
             raise UsageError(
-                f"{order.folder} has no plan yet: say again what to train on, pixelwise train DATA --resume"
+                f"{order.folder} has no plan yet; say again what to train on: "
+                f"pixelwise train DATA --name {order.folder.name} --resume"
             )
         return None
+    if order.config:
+        raise UsageError(f"{path} is the plan of the run that is resumed; leave out --config, or start a new run")
     stored = read_config(path)
+    changes: dict[str, dict[str, object]] = {}
     for key in order.typed:
         section, _, name = key.partition(".")
         before, now = (getattr(getattr(config, section), name, None) for config in (stored, order.asked))
-        if before != now and key != "data.path":
+        if before != now and key not in HARMLESS and not order.force:
             raise UsageError(
-                f"{order.folder} was begun with {key} = {before}, not {now}; leave it out to resume, or start a new run"
+                f"{order.folder} was begun with {key} = {before}, not {now}; "
+                "leave it out to resume, start a new run, or change it knowingly with --force"
             )
-    moved = order.asked.data.path
-    return stored.with_values({"data": {"path": moved}}) if moved else stored
+        if before != now:
+            changes.setdefault(section, {})[name] = now
+    if order.asked.data.path:
+        changes.setdefault("data", {})["path"] = order.asked.data.path
+    return stored.with_values(changes)
 
 
 def check_settings(asked: RunConfig) -> None:

@@ -169,9 +169,9 @@ def _check_palettes(masks: Sequence[MaskCount]) -> None:
 def _number_coding(masks: Sequence[MaskCount], options: MaskOptions) -> Coding:
     values = _values(masks)
     void = () if options.ignore_index is None else (options.ignore_index,)
-    two_values = _two_values(masks, values - set(void), options)
     if options.masks == "instances" or (options.masks == "auto" and any(mask.objects for mask in masks)):
         return Coding(kind="instances", void=void)
+    two_values = _two_values(masks, values - set(void), options)
     if two_values and options.masks != "index" and len(options.classes) in (0, 2):
         return Coding(kind="binary", values=two_values, void=void)
     if options.masks == "binary":
@@ -274,7 +274,9 @@ def _colour_coding(masks: Sequence[MaskCount], options: MaskOptions, known: Know
         coding = _colours(map(_packed, known.colours), void=[_packed(known.void_colour)])
         task = Task(names=known.names, colours=known.colours, ignore_index=known.void)
         return coding, task
-    coding = _colours(sorted(values), void=[])
+    void = [] if options.ignore_index is None else [options.ignore_index]  # of colours: 0xRRGGBB, so 0 is black
+    values -= set(void)
+    coding = _colours(sorted(values), void=void)
     _check_colours(masks, values, options)
     names = options.classes or tuple(code_text(code, "colours") for code in sorted(values))
     return coding, Task(names=names, colours=tuple(map(_unpacked, sorted(values))), ignore_index=VOID)

@@ -65,8 +65,11 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[Row]:
-    """All whole rows of a log; a last line cut off by a kill is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    """All whole rows of a log up to the first that cannot be read, as a kill or a power cut may have left the last."""
+    rows: list[Row] = []
+    for line in path.read_bytes().split(b"\n")[:-1] if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from pixelwise.archive import Archive, load_archive, save_archive
-from pixelwise.errors import BundleError, TrainingError, printable
-from pixelwise.files import write_atomically
+from pixelwise.errors import BundleError, TrainingError, UnreadableError, printable
+from pixelwise.files import system_refusals, write_atomically
 from pixelwise.training.optim import MovingAverage
 
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
+DAMAGED = "checkpoint.damaged.safetensors"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,10 +86,15 @@ def load_checkpoint(
         return None
     try:
         archive = load_archive(current, kind="checkpoint")
+    except UnreadableError:
+        raise
     except BundleError as error:
         warn(f"{error}; the checkpoint before it is used")
         archive = load_archive(previous, kind="checkpoint")
-        previous.replace(current)
+        with system_refusals(current):
+            if current.is_file():
+                current.replace(folder / DAMAGED)
+            previous.replace(current)
     differences = compare_identities(archive.description["identity"], identity)
     if differences and not force:
         raise TrainingError(

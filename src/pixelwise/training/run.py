@@ -153,7 +153,7 @@ def _open_journal(
 def run_identity(parts: Parts) -> dict[str, str]:
     """What a run is made of, by name: a checkpoint of one run does not continue another.
 
-    Not in it: where the data lies, and the number of workers; neither changes a byte of the result.
+    Not in it: where the data lies, and the number of workers; neither changes what is computed.
     """
     runtime, ranks = parts.job.runtime, parts.job.ranks
     settings = {

@@ -12,7 +12,7 @@ from torch import nn
 from pixelwise.bundle import Network
 from pixelwise.config import RunConfig
 from pixelwise.data.augment import Preparation
-from pixelwise.data.dataset import Dataset
+from pixelwise.data.dataset import Dataset, Pair
 from pixelwise.data.layouts import Sample
 from pixelwise.data.loaders import Steps, TrainingSamples, training_batches
 from pixelwise.data.normalise import Normalisation, measure
@@ -52,6 +52,18 @@ class Parts:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadSample:
+    """Image and mask of a sample, by its index; a value, so that it can be sent to worker processes."""
+
+    dataset: Dataset
+    samples: tuple[Sample, ...]
+
+    def __call__(self, index: int) -> Pair:
+        """Read sample number `index`."""
+        return self.dataset.read(self.samples[index])
+
+
 def make_parts(
     plan: RunConfig, dataset: Dataset, split: tuple[list[Sample], list[Sample]], *, runtime: Runtime, ranks: Ranks
 ) -> Parts:
@@ -66,7 +78,7 @@ def make_parts(
     void = NO_VOID if dataset.task.ignore_index is None else dataset.task.ignore_index
     preparation = Preparation(settings=plan.augment, crop=plan.training.crop, normalisation=normalisation, void=void)
     samples = TrainingSamples(
-        read=lambda index: dataset.read(training[index]),
+        read=ReadSample(dataset=dataset, samples=tuple(training)),
         names=[sample.name for sample in training],
         preparation=preparation,
         seed=plan.training.seed,
