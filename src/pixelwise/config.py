@@ -150,6 +150,10 @@ class PredictConfig(Section):
     flips: bool = False
     """average the scores of the image, its mirror images and its quarter turns: eight times the work"""
 
+    def with_flips(self, wanted: bool) -> PredictConfig:
+        """The same settings, averaging over mirror images and turns where that is wanted."""
+        return self.model_copy(update={"flips": True}) if wanted else self
+
 
 class RunConfig(Section):
     """Every setting of a run."""

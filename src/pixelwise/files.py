@@ -21,6 +21,7 @@ from pixelwise.errors import OutputError, UsageError, printable
 
 CRASH_VARIABLE = "PIXELWISE_TEST_CRASH"
 TEMPORARY_PREFIX = ".pixelwise-"
+MODEL_FILE, LAST_FILE = "model.safetensors", "last.safetensors"  # in the folder of a run
 MEANINGS = {
     errno.ENOSPC: "no space left on the disk",
     errno.EFBIG: "the file would be larger than the system allows",

@@ -46,8 +46,7 @@ def evaluate_verb(
 
     # One evaluation.
     runtime = prepare(RuntimeConfig(device=device))
-    settings = bundle.predict.model_copy(update={"flips": True}) if flips else bundle.predict
-    predictor = Predictor.of(bundle, runtime, settings)
+    predictor = Predictor.of(bundle, runtime, bundle.predict.with_flips(flips))
     name = "-".join(["evaluated", data.resolve().name, *([split] if split else []), *(["flips"] if flips else [])])
     folder = out or free_folder(model.parent, name)
     screen.say(f"{counted(len(samples), 'image')} · {runtime.describe()}")

@@ -50,8 +50,7 @@ def predict_verb(
     screen.say(*(f"skipped {counted(count, 'file')}: {reason}" for reason, count in reasons.items()))
 
     # The masks.
-    settings = bundle.predict.model_copy(update={"flips": True}) if flips else bundle.predict
-    predictor = Predictor.of(bundle, runtime, settings)
+    predictor = Predictor.of(bundle, runtime, bundle.predict.with_flips(flips))
     outputs = Outputs(folder=folder, scores=scores, overlays=overlays, replace=replace)
     with memory_refusals():
         results = predict_folder(found, predictor, outputs)

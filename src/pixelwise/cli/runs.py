@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pixelwise.errors import UsageError, printable
+from pixelwise.files import LAST_FILE, MODEL_FILE
 
 RUNS = Path("runs")
-MODEL_FILE, LAST_FILE = "model.safetensors", "last.safetensors"
 
 
 def find_model(run: str) -> Path:

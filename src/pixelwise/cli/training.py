@@ -22,7 +22,7 @@ from pixelwise.data.memory import Kept
 from pixelwise.data.splits import split_samples
 from pixelwise.errors import UsageError
 from pixelwise.evaluation.evaluate import evaluate, merge
-from pixelwise.files import folder_lock, write_text
+from pixelwise.files import MODEL_FILE, folder_lock, write_text
 from pixelwise.inference.predict import Predictor, predict
 from pixelwise.losses.registry import parse_loss
 from pixelwise.models.registry import build_model
@@ -30,11 +30,10 @@ from pixelwise.runtime import memory_refusals, prepare
 from pixelwise.training.distributed import Ranks, joined_ranks
 from pixelwise.training.journal import read_journal
 from pixelwise.training.plan import complete_plan, fix_length
-from pixelwise.training.run import LOG, MODEL, PLAN, Score, Services, run
+from pixelwise.training.run import HARMLESS, LOG, PLAN, Score, Services, run
 from pixelwise.training.setup import Parts, make_parts, measure_step
 
 SECONDS_FOR_PICTURES = 4.0
-HARMLESS = ("data.path", "training.workers")  # neither changes what is computed
 MEANS_SHOWN = ("mean_iou", "mean_f1", "pixel_accuracy")
 
 
@@ -95,10 +94,10 @@ def _carry_out(order: Order, ranks: Ranks, screen: Screen) -> bool:
     screen.say(runtime.describe(), *describe_plan(parts), f"run: {order.folder}")
 
     # The training.
-    services = Services(score=score, watch=lambda _: None, warn=screen.warn, force=order.force)
     steps_done = len([row for row in read_journal(order.folder / LOG) if "loss" in row])
     with screen.training(parts.plan.training.steps or 0, steps_done) as bar:
-        finished = run(parts, order.folder, replace(services, watch=bar.watch))
+        services = Services(score=score, watch=bar.watch, warn=screen.warn, force=order.force)
+        finished = run(parts, order.folder, services)
     if not finished:
         screen.say(f"stopped; go on with: pixelwise train --resume --name {order.folder.name}")
         return False
@@ -224,10 +223,10 @@ def score_on(validation: Sequence[Sample], dataset: Dataset, ranks: Ranks) -> Sc
 
 def report(parts: Parts, folder: Path, screen: Screen) -> None:
     """Scores of the best model on the validation images, with pictures, and the curves of the training."""
-    bundle = Bundle.load(folder / MODEL)
+    bundle = Bundle.load(folder / MODEL_FILE)
     plot_curves(read_journal(folder / LOG), folder / "curves.png")
     shown = counted(len(parts.validation), "validation image")
     screen.say("", f"the best model, of step {bundle.provenance['step']}, on the {shown} that it was chosen by:")
     predictor = Predictor.of(bundle, parts.job.runtime)
     score_and_show(parts.validation, dataset=parts.dataset, predictor=predictor, folder=folder, screen=screen)
-    screen.say(f"model in {folder / MODEL}, curves in {folder / 'curves.png'}")
+    screen.say(f"model in {folder / MODEL_FILE}, curves in {folder / 'curves.png'}")

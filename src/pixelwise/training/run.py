@@ -25,7 +25,7 @@ from pixelwise.bundle import Bundle
 from pixelwise.data.fingerprints import data_fingerprint, image_fingerprints
 from pixelwise.data.loaders import training_batches
 from pixelwise.errors import TrainingError
-from pixelwise.files import crash_point, remove_leftovers
+from pixelwise.files import LAST_FILE, MODEL_FILE, crash_point, remove_leftovers
 from pixelwise.inference.predict import Predictor
 from pixelwise.training.distributed import Ranks
 from pixelwise.training.journal import Journal
@@ -33,7 +33,8 @@ from pixelwise.training.loop import fit
 from pixelwise.training.resume import State, load_checkpoint, save_checkpoint
 from pixelwise.training.setup import Parts, make_state, steps_of
 
-PLAN, MODEL, LAST, LOG = "plan.toml", "model.safetensors", "last.safetensors", "log.jsonl"
+PLAN, LOG = "plan.toml", "log.jsonl"
+HARMLESS = ("data.path", "training.workers")  # settings that do not change what is computed
 Score = Callable[[Predictor], Mapping[str, float | None]]
 
 
@@ -104,8 +105,8 @@ class FolderKeeper:
             return
         bundle = self._bundle(state)
         if improved:
-            bundle.save(self._folder / MODEL)
-        bundle.save(self._folder / LAST)
+            bundle.save(self._folder / MODEL_FILE)
+        bundle.save(self._folder / LAST_FILE)
         crash_point("before-checkpoint")
         log_bytes = self._journal.flush()
         save_checkpoint(self._folder, state, log_bytes=log_bytes, identity=self._identity)
@@ -153,14 +154,14 @@ def _open_journal(
 def run_identity(parts: Parts) -> dict[str, str]:
     """What a run is made of, by name: a checkpoint of one run does not continue another.
 
-    Not in it: where the data lies, and the number of workers; neither changes what is computed.
+    Not in it: what is HARMLESS, where the data lies and the number of workers.
     """
     runtime, ranks = parts.job.runtime, parts.job.ranks
     settings = {
         f"{section}.{key}": str(value)
         for section, values in parts.plan.model_dump(mode="json").items()
         for key, value in values.items()
-        if (section, key) not in (("data", "path"), ("training", "workers"))
+        if f"{section}.{key}" not in HARMLESS
     }
     return {
         **settings,
