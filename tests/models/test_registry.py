@@ -18,7 +18,9 @@ def test_a_model_is_built_with_its_options():
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_has_options_with_defaults_in_range(name):
     assert all(default is not inspect.Parameter.empty for default in model_options(name).values())
-    positional = [p.name for p in inspect.signature(MODELS[name]).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    positional = [
+        p.name for p in inspect.signature(MODELS[name].build).parameters.values() if p.kind is not p.KEYWORD_ONLY
+    ]
     assert positional == ["in_channels", "classes"]
 
 
@@ -26,7 +28,7 @@ def test_every_model_has_options_with_defaults_in_range(name):
     ("name", "options", "said"),
     [
         ("unett", {}, "there is no model 'unett'; did you mean 'unet'?"),
-        ("zzz", {}, "there is no model 'zzz'; choose one of unet, "),
+        ("zzz", {}, "there is no model 'zzz'; choose one of patch_classifier, "),
         ("unet", {"widht": 3}, "the model unet has no argument 'widht'; did you mean 'width'?"),
         ("unet", {"in_channels": 3}, "no argument 'in_channels'"),
         ("unet", {"width": "8"}, "width = '8': give a value of type int, such as 32"),

@@ -11,7 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelwise.errors import UsageError
-from pixelwise.models.unet import MirrorPadded, UNet, UNetEncoder, UNetValid, crop_middle, unet_paper, valid_size
+from pixelwise.models.unet import (
+    MirrorPadded,
+    UNet,
+    UNetEncoder,
+    UNetValid,
+    crop_middle,
+    initialise,
+    unet_paper,
+    up_operator,
+    valid_size,
+)
+from pixelwise.models.upsample import UPSAMPLING
 
 
 @pytest.fixture(scope="module")
@@ -215,3 +226,58 @@ def test_dropout_acts_while_training_only():
 def test_arguments_out_of_range_are_refused(options):
     with pytest.raises(UsageError, match=f"{next(iter(options))} = .*: choose a value from"):
         UNet(1, 2, **options)
+
+
+# The operator that doubles a map on the way up
+
+
+def test_the_up_convolution_is_the_default_and_keeps_its_names_and_weights():
+    torch.manual_seed(0)
+    network = UNet(1, 2, width=2, depth=2)
+    torch.manual_seed(0)
+    named = UNet(1, 2, width=2, depth=2, upsampling="up_convolution")
+    assert network.state_dict()["decoder.0.up.weight"].shape == (8, 4, 2, 2)
+    assert all(torch.equal(value, named.state_dict()[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", UPSAMPLING)
+def test_every_operator_doubles_maps_in_the_padded_network(name):
+    torch.manual_seed(0)
+    network = UNet(2, 3, width=4, depth=2, upsampling=name)
+    assert network.eval()(torch.randn(1, 2, 13, 6)).shape == (1, 3, 13, 6)
+    network.train()(torch.randn(1, 2, 16, 16)).square().mean().backward()
+    assert all(p.grad is not None and p.grad.any() for p in network.decoder.parameters())
+    kept = UNet(2, 3, width=4, depth=2)
+    assert network.encoder.state_dict().keys() == kept.encoder.state_dict().keys()
+    assert network.decoder[0].convolutions[0].weight.shape == kept.decoder[0].convolutions[0].weight.shape
+
+
+def test_the_pixel_shuffle_keeps_its_start_without_a_checkerboard():
+    up = UNet(1, 2, width=3, depth=1, upsampling="pixel_shuffle").decoder[0].up(torch.randn(1, 6, 4, 5))
+    blocks = up.unflatten(3, (5, 2)).unflatten(2, (4, 2))
+    assert torch.equal(blocks, blocks[..., :1, :, :1].expand_as(blocks))
+    assert up.std() > 0
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_an_up_convolution_makes_blocks_that_do_not_overlap(factor):
+    layer = up_operator("up_convolution", 2, 1, factor=factor)
+    image = torch.zeros(1, 2, 3, 3)
+    image[0, 1, 1, 2] = 1
+    block = (layer(image) - layer.bias)[0, 0]
+    inside = (slice(factor, 2 * factor), slice(2 * factor, 3 * factor))
+    torch.testing.assert_close(block[inside], layer.weight[1, 0])
+    assert block.count_nonzero() == factor**2
+
+
+def test_unknown_operators_are_refused_with_the_known_ones():
+    with pytest.raises(UsageError, match="upsampling = cubic: choose one of up_convolution, nearest, bilinear"):
+        UNet(1, 2, width=2, depth=1, upsampling="cubic")
+
+
+def test_parts_may_keep_their_start():
+    network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Sequential(nn.Conv2d(1, 1, 1)))
+    before = [p.clone() for p in network.parameters()]
+    initialise(network, keep=[network[1]])
+    unchanged = [torch.equal(one, other) for one, other in zip(before, network.parameters(), strict=True)]
+    assert unchanged == [False, False, True, True]

@@ -15,42 +15,58 @@ B batch, C channels, K outputs, H rows, W columns.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelwise.errors import UsageError
-from pixelwise.models.contracts import check_argument
+from pixelwise.models.contracts import Architecture, Published, check_argument, check_choice
+from pixelwise.models.mirror import mirror_padded
+from pixelwise.models.upsample import UPSAMPLING, upsampling
+
+UP_CONVOLUTION = "up_convolution"
 
 
 class UNet(nn.Module):
     """The padded U-Net.
 
-    width    channels of the first level, doubled at each level below
-    depth    number of times the image is halved
-    dropout  share of channels dropped at the bottom while training
+    width       channels of the first level, doubled at each level below
+    depth       number of times the image is halved
+    dropout     share of channels dropped at the bottom while training
+    upsampling  how a map is doubled on the way up: the paper's up-convolution, or another operator of `up_operator`
 
     >>> UNet(3, 2, width=8, depth=2)(torch.zeros(1, 3, 5, 7)).shape
     torch.Size([1, 2, 5, 7])
     """
 
     def __init__(
-        self, in_channels: int, classes: int, *, width: int = 32, depth: int = 4, dropout: float = 0.0
+        self,
+        in_channels: int,
+        classes: int,
+        *,
+        width: int = 32,
+        depth: int = 4,
+        dropout: float = 0.0,
+        upsampling: str = UP_CONVOLUTION,
     ) -> None:
         check_argument("width", width, lowest=1, highest=1024)
         check_argument("depth", depth, lowest=1, highest=8)
         check_argument("dropout", dropout, lowest=0, highest=0.95)
         super().__init__()
         self.stride = 2**depth
+        self.supervised = tuple(f"decoder.{level}" for level in range(depth - 1))
         self.encoder = UNetEncoder(in_channels, width=width, depth=depth)
         self.dropout = nn.Dropout2d(dropout)
         self.decoder = nn.ModuleList(
-            UpBlock(deep, skip)
+            UpBlock(deep, skip, upsampling)
             for deep, skip in zip(self.encoder.channels[:0:-1], self.encoder.channels[-2::-1], strict=True)
         )
         self.head = nn.Conv2d(width, classes, 1)
-        initialise(self)
+        initialise(
+            self, keep=[] if upsampling == UP_CONVOLUTION else [block.get_submodule("up") for block in self.decoder]
+        )
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         *skips, feature = self.encoder(image_BCHW)
@@ -66,6 +82,7 @@ class UNetEncoder(nn.Module):
 
     def __init__(self, in_channels: int, *, width: int, depth: int) -> None:
         super().__init__()
+        self.timm_name = ""
         self.channels = tuple(width * 2**level for level in range(depth + 1))
         self.strides = tuple(2**level for level in range(depth + 1))
         self.levels = nn.ModuleList(
@@ -83,9 +100,9 @@ class UNetEncoder(nn.Module):
 class UpBlock(nn.Module):
     """One step up: double the size, halve the channels, join the skip connection, two convolutions."""
 
-    def __init__(self, channels: int, skip_channels: int) -> None:
+    def __init__(self, channels: int, skip_channels: int, upsampling: str = UP_CONVOLUTION) -> None:
         super().__init__()
-        self.up = nn.ConvTranspose2d(channels, skip_channels, 2, stride=2)
+        self.up = up_operator(upsampling, channels, skip_channels)
         self.convolutions = two_convolutions(2 * skip_channels, skip_channels)
 
     def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
@@ -93,6 +110,21 @@ class UpBlock(nn.Module):
         up = self.up(deep)[..., :height, :width]  # a level of odd size was rounded up on the way down
         joined: Tensor = self.convolutions(torch.cat([skip, up], dim=1))
         return joined
+
+
+def up_operator(name: str, in_channels: int, channels: int, *, factor: int = 2) -> nn.Module:
+    """The operator that makes a map `factor` times larger and changes its channels.
+
+    `up_convolution` is the paper's: each value becomes a block of `factor` x `factor`, learned, without overlap. The
+    other names are those of UPSAMPLING. Raises UsageError for an unknown name.
+
+    >>> up_operator("up_convolution", 8, 4)
+    ConvTranspose2d(8, 4, kernel_size=(2, 2), stride=(2, 2))
+    """
+    check_choice("upsampling", name, (UP_CONVOLUTION, *UPSAMPLING))
+    if name == UP_CONVOLUTION:
+        return nn.ConvTranspose2d(in_channels, channels, factor, stride=factor)
+    return upsampling(name, in_channels, channels, factor=factor)
 
 
 def two_convolutions(in_channels: int, channels: int) -> nn.Sequential:
@@ -108,7 +140,7 @@ def two_convolutions(in_channels: int, channels: int) -> nn.Sequential:
 
 
 class UNetValid(nn.Module):
-    """The U-Net of the paper: no padding, no batch norm, 64 to 1024 channels.
+    """The U-Net of the paper: no padding, no batch norm, `width` to 16 `width` channels, 64 to 1024 in the paper.
 
     It has 31,030,658 parameters for 1 channel and 2 classes. It crops: logits are 184 pixels smaller than the image in
     height and width, 92 on each side. Valid sizes are 188, 204, 220, ...: 16 k + 60 with k of at least 8. Raises
@@ -117,11 +149,13 @@ class UNetValid(nn.Module):
 
     margin = 92
 
-    def __init__(self, in_channels: int, classes: int, *, dropout: float = 0.5) -> None:
+    def __init__(self, in_channels: int, classes: int, *, width: int = 64, dropout: float = 0.5) -> None:
+        check_argument("width", width, lowest=1, highest=1024)
         check_argument("dropout", dropout, lowest=0, highest=0.95)
         super().__init__()
         self.stride = 16
-        channels = (64, 128, 256, 512, 1024)
+        self.supervised = ()
+        channels = tuple(width * 2**level for level in range(5))
         self.down = nn.ModuleList(
             two_valid_convolutions(before, after)
             for before, after in zip((in_channels, *channels), channels, strict=False)
@@ -171,9 +205,9 @@ def crop_middle(feature_BCHW: Tensor, size: torch.Size) -> Tensor:
     return feature_BCHW[..., top : top + size[0], left : left + size[1]]
 
 
-def unet_paper(in_channels: int, classes: int, *, dropout: float = 0.5) -> MirrorPadded:
+def unet_paper(in_channels: int, classes: int, *, width: int = 64, dropout: float = 0.5) -> MirrorPadded:
     """The paper's network within its overlap-tile strategy: any image in, logits of the same size out."""
-    return MirrorPadded(UNetValid(in_channels, classes, dropout=dropout))
+    return MirrorPadded(UNetValid(in_channels, classes, width=width, dropout=dropout))
 
 
 class MirrorPadded(nn.Module):
@@ -186,17 +220,23 @@ class MirrorPadded(nn.Module):
         super().__init__()
         self.network = network
         self.stride = network.stride
+        self.supervised = ()
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         height, width = image_BCHW.shape[-2:]
-        rows, columns = (_mirrored(n, self.network.margin, image_BCHW.device) for n in (height, width))
-        logits_BKHW: Tensor = self.network(image_BCHW[..., rows, :][..., columns])
+        margin = self.network.margin
+        rows, columns = ((margin, valid_size(n + 2 * margin) - n - margin) for n in (height, width))
+        logits_BKHW: Tensor = self.network(mirror_padded(image_BCHW, rows=rows, columns=columns))
         return logits_BKHW[..., :height, :width]
 
 
-def initialise(network: nn.Module) -> None:
-    """Weights from N(0, sqrt(2 / N)), N the incoming nodes of one neuron (section 3 of the paper); biases 0."""
-    for layer in network.modules():
+def initialise(network: nn.Module, *, keep: Iterable[nn.Module] = ()) -> None:
+    """Weights from N(0, sqrt(2 / N)), N the incoming nodes of one neuron (section 3 of the paper); biases 0.
+
+    The parts in `keep`, such as operators that start as an interpolation, stay as they are.
+    """
+    kept = {layer for part in keep for layer in part.modules()}
+    for layer in (layer for layer in network.modules() if layer not in kept):
         match layer:
             case nn.Conv2d():
                 incoming = layer.in_channels * math.prod(layer.kernel_size)
@@ -227,11 +267,21 @@ def _check_valid_size(size: torch.Size) -> None:
             )
 
 
-def _mirrored(length: int, margin: int, device: torch.device) -> Tensor:
-    """Row indices of an image continued by mirroring (the edge pixel not repeated) on both sides to a valid size."""
-    positions = torch.arange(valid_size(length + 2 * margin), device=device) - margin
-    if length == 1:
-        return torch.zeros_like(positions)
-    period = 2 * (length - 1)
-    folded = positions.remainder(period)
-    return torch.minimum(folded, period - folded)
+PAPER = "Ronneberger, Fischer, Brox: U-Net: Convolutional Networks for Biomedical Image Segmentation. MICCAI 2015"
+
+UNET = Architecture(
+    build=UNet,
+    paper=PAPER,
+    year=2015,
+    link="arXiv 1505.04597",
+    published=Published(classes=2, options={"width": 64}, size=(256, 256), parameters=31_037_698),
+    small={"width": 8, "depth": 3},
+)
+UNET_PAPER = Architecture(
+    build=unet_paper,
+    paper=PAPER,
+    year=2015,
+    link="arXiv 1505.04597",
+    published=Published(in_channels=1, classes=2, size=(572, 572), parameters=31_030_658),
+    small={"width": 8},
+)
