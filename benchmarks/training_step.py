@@ -25,7 +25,7 @@ from pixelwise.losses.registry import parse_loss
 from pixelwise.runtime import prepare
 from pixelwise.task import Task
 from pixelwise.training.distributed import Ranks
-from pixelwise.training.loop import Job, update_weights
+from pixelwise.training.loop import Job, learning_network, update_weights
 from pixelwise.training.optim import MovingAverage, make_optimizer
 from pixelwise.training.resume import State
 
@@ -51,10 +51,11 @@ def measure_ours(key: str, batch: int, side: int, plain: bool) -> Measured:
     task, loss = Task.of([f"class {number}" for number in range(CLASSES)]), parse_loss("ce+dice")
     job = Job(task=task, settings=settings, runtime=runtime, ranks=Ranks(), loss=loss)
     image_BCHW, mask_BHW = example(contestant, batch, side)
+    learning = learning_network(state, job)
     example_batch = Batch(image_BCHW, mask_BHW, ("example",) * batch)
 
     def step() -> None:
-        update_weights(state, network, example_batch, job)
+        update_weights(state, learning, example_batch, job)
         state.average.update(network, step=0)
 
     return measured(contestant, "plain: fp32, NCHW" if plain else "as we ship it", step)

@@ -69,6 +69,9 @@ def test_a_configuration_never_changes_after_reading():
         ("data.classes=['sky', 'tree']", ("sky", "tree")),
         ("data.path=", ""),
         ("data.path=a=b.c", "a=b.c"),
+        ("training.scales=[0.5, 0.75, 1]", (0.5, 0.75, 1.0)),
+        ("predict.scales=[1]", (1.0,)),
+        ("training.freeze=1", 1.0),
     ],
 )
 def test_an_override_of_every_type(text, value):
@@ -101,6 +104,12 @@ def test_a_model_takes_any_argument():
     assert model.options == {"anything": [1, 2]}
 
 
+def test_what_an_encoder_starts_from_is_no_argument_of_the_network():
+    model = with_override("model.encoder_weights=imagenet").with_values({"model": {"width": 8}}).model
+    assert model.encoder_weights == "imagenet"
+    assert model.options == {"width": 8}
+
+
 # Refusals
 
 
@@ -121,6 +130,13 @@ def test_a_model_takes_any_argument():
         ("predict.overlap=0.9", "less than 0.9"),
         ("training.crop=[1, 2, 3]", r"training.crop"),
         ("data.validation=1", "less than 1"),
+        ("training.scales=[0.5, 0.75]", r"training.scales = [0.5, 0.75]: give different numbers, and 1 among them"),
+        ("predict.scales=[1, 1]", "give different numbers"),
+        ("training.scales=[1, 0]", "greater than 0"),
+        ("training.freeze=1.5", "less than or equal to 1"),
+        ("training.encoder_rate=0", "greater than 0"),
+        ("training.auxiliary=-1", "greater than or equal to 0"),
+        ("model.encoder_sha256=abc", "should match pattern"),
     ],
 )
 def test_a_wrong_override_is_told_with_the_next_step(text, said):

@@ -11,15 +11,28 @@ import difflib
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from pixelwise.errors import UsageError, printable
 
 LONGEST_FILE = 1_000_000
-Share = Field(ge=0, le=1)
+
+
+def _text(value: Any) -> Any:
+    return "" if value is None else value
+
+
+def _with_one(scales: tuple[float, ...]) -> tuple[float, ...]:
+    if scales and (1 not in scales or len(set(scales)) < len(scales)):
+        raise PydanticCustomError("scales", "give different numbers, and 1 among them, such as [0.5,0.75,1]")
+    return scales
+
+
+Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], AfterValidator(_with_one)]
 
 
 class Section(BaseModel):
@@ -44,12 +57,16 @@ class DataConfig(Section):
 
 
 class ModelConfig(BaseModel):
-    """Which network. Besides `name`, the keys are the arguments of that network, such as width and depth."""
+    """Which network. Besides the fields below, the keys are the arguments of that network, such as width and depth."""
 
     model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: str = "unet"
     """name of the network in pixelwise.models.MODELS"""
+    encoder_weights: Annotated[str, BeforeValidator(_text)] = ""
+    """what the encoder starts from: imagenet, or a file .safetensors; empty or none: random weights, as all else"""
+    encoder_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
+    """checksum of the file of those weights: filled in by the first run, checked when the plan is run again"""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -99,10 +116,20 @@ class TrainingConfig(Section):
     """height and width of a crop, pixels; empty: chosen from the sizes of the images"""
     loss: str = "ce+dice"
     """sum of losses from pixelwise.losses.LOSSES, each with an optional factor: 0.5*ce+dice"""
+    auxiliary: float = Field(0.0, ge=0, le=10)
+    """weight of the same loss on the network's intermediate maps (deep supervision); 0: none; PSPNet has 0.4"""
+    scales: Scales = ()
+    """sizes at which each crop is seen, the maximum of their logits counts (DeepLab: [0.5,0.75,1]); empty: its own"""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """sgd is with Nesterov momentum"""
     learning_rate: float = Field(2e-3, gt=0)
     """the highest learning rate of the schedule"""
+    encoder_rate: float = Field(1.0, gt=0, le=1)
+    """the encoder learns at this share of the learning rate; a usual value for pretrained weights is 0.1"""
+    stage_rate: float = Field(1.0, gt=0, le=1)
+    """each stage of the encoder learns at this share of the rate of the next deeper one; ULMFiT has 1/2.6"""
+    freeze: float = Field(0.0, ge=0, le=1)
+    """share of the steps, at the beginning, in which the encoder does not learn"""
     weight_decay: float = Field(1e-2, ge=0)
     """decay of weights (not of biases and norms)"""
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -149,6 +176,8 @@ class PredictConfig(Section):
     """share of a window that overlaps the next one"""
     flips: bool = False
     """average the scores of the image, its mirror images and its quarter turns: eight times the work"""
+    scales: Scales = ()
+    """average the scores of the image at these sizes, such as [0.75,1,1.25]; empty: its own size"""
 
     def with_flips(self, wanted: bool) -> PredictConfig:
         """The same settings, averaging over mirror images and turns where that is wanted."""

@@ -81,6 +81,34 @@ def test_averaged_flips_make_a_symmetric_answer(make_bundle: Callable[..., Bundl
     np.testing.assert_allclose(scores_KHW, 0.5, atol=1e-6)
 
 
+def test_scores_are_averaged_over_the_sizes(make_bundle: Callable[..., Bundle], runtime: Runtime) -> None:
+    bundle = make_bundle()
+    image_HWC = np.random.default_rng(3).integers(0, 256, (21, 30, 1), np.uint8)
+    normal_BCHW = torch.from_numpy((image_HWC[None, :, :, 0].astype(np.float32) - 100) / 50)[:, None]
+    network = bundle.build_network()
+    with torch.no_grad():
+        whole = network(normal_BCHW).softmax(dim=1)
+        half_BCHW = nn.functional.interpolate(normal_BCHW, size=(10, 15), mode="bilinear")
+        half = nn.functional.interpolate(network(half_BCHW).softmax(dim=1), size=(21, 30), mode="bilinear")
+    found = predict(image_HWC, Predictor.of(bundle, runtime, PredictConfig(scales=(0.5, 1))))
+    np.testing.assert_allclose(found.scores_KHW, ((whole + half) / 2)[0].numpy(), atol=1e-5)
+    np.testing.assert_array_equal(found.labels, found.scores_KHW.argmax(axis=0))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (31, 33), (97, 89)])
+def test_sizes_and_flips_together_give_scores_of_any_size(
+    make_bundle: Callable[..., Bundle], runtime: Runtime, size: tuple[int, int]
+) -> None:
+    settings = PredictConfig(scales=(0.5, 1, 1.5), flips=True, tile=64)
+    image_HWC = np.random.default_rng(4).integers(0, 256, (*size, 1), np.uint8)
+    scores_KHW = predict(image_HWC, Predictor.of(make_bundle(), runtime, settings)).scores_KHW
+    assert scores_KHW.shape == (2, *size)
+    np.testing.assert_allclose(scores_KHW.sum(axis=0), 1, atol=1e-5)
+    mirrored = predict(image_HWC[:, ::-1], Predictor.of(make_bundle(), runtime, settings)).scores_KHW
+    if max(size) <= 42:  # whole at every size: no windows whose places break the symmetry
+        np.testing.assert_allclose(mirrored[:, :, ::-1], scores_KHW, atol=1e-5)
+
+
 def test_windows_change_little_away_from_their_edges(make_bundle: Callable[..., Bundle], runtime: Runtime) -> None:
     bundle = make_bundle()
     image_HWC = np.random.default_rng(2).integers(0, 256, (150, 170, 1), np.uint8)

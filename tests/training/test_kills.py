@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pixelwise.archive import load_archive
+from pixelwise.bundle import Bundle
 from pixelwise.data.synthetic import write_data_set
 from pixelwise.training.journal import read_journal
 
@@ -32,6 +33,14 @@ SETTINGS = (
     "runtime.precision=bf16",
     "runtime.threads=1",
 )
+LEARNING = (
+    "training.auxiliary=0.4",
+    "training.scales=[0.5,1]",
+    "training.freeze=0.34",
+    "training.encoder_rate=0.5",
+    "training.stage_rate=0.5",
+)
+UNFROZEN = 3  # round(0.34 * 9), which is also a checkpoint
 POINTS = (
     "before-open",
     "after-write",
@@ -89,6 +98,14 @@ def reference(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return {**results(folder), "seconds": answer["seconds"]}
 
 
+@pytest.fixture(scope="module")
+def learning_reference(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with heads, scales and an encoder that is frozen first, which was never killed."""
+    folder = tmp_path_factory.mktemp("learning-reference")
+    finish(runs, folder, *LEARNING)
+    return folder
+
+
 def results(folder: Path) -> dict[str, str]:
     """Hashes of all that must be equal: models, weights, optimiser, averages, history without its timings, scores."""
     run = folder / "runs" / "run"
@@ -140,6 +157,28 @@ def test_killed_at_a_random_time(runs: Runs, reference: dict[str, str], tmp_path
     answer = runs.train(tmp_path, kill_after=moment)
     assert answer["code"] in (-signal.SIGKILL, 0)
     equal(finish(runs, tmp_path), reference)
+
+
+@pytest.mark.parametrize("moment", ["mid-epoch:5", "during-validation:1"])
+def test_killed_where_the_encoder_begins_to_learn(
+    runs: Runs, learning_reference: Path, tmp_path: Path, moment: str
+) -> None:
+    answer = runs.train(tmp_path, *LEARNING, crash=moment)
+    assert answer["code"] == 137, (tmp_path / "output.txt").read_text()
+    if moment.startswith("mid-epoch"):
+        checkpoint = load_archive(tmp_path / "runs" / "run" / "checkpoint.safetensors", kind="checkpoint")
+        assert checkpoint.description["step"] == UNFROZEN
+    equal(finish(runs, tmp_path, *LEARNING), results(learning_reference))
+
+
+def test_heads_are_in_the_checkpoint_and_in_no_model(learning_reference: Path) -> None:
+    run = learning_reference / "runs" / "run"
+    checkpoint = load_archive(run / "checkpoint.safetensors", kind="checkpoint").tensors
+    network = {name.removeprefix("network.") for name in checkpoint if name.startswith("network.")}
+    assert any(name.startswith("heads.") for name in checkpoint)
+    for name in ("model.safetensors", "last.safetensors"):
+        assert load_archive(run / name, kind="model").tensors.keys() == network
+        assert Bundle.load(run / name).build_network().state_dict().keys() == network
 
 
 def test_killed_again_and_again(runs: Runs, reference: dict[str, str], tmp_path: Path) -> None:
@@ -232,7 +271,7 @@ def test_a_full_file_system(runs: Runs, reference: dict[str, str], small_disk: P
     equal(finish(runs, small_disk), reference)
 
 
-def torchrun(folder: Path, data: Path, crash: str = "") -> subprocess.CompletedProcess[str]:
+def torchrun(folder: Path, data: Path, *more: str, crash: str = "") -> subprocess.CompletedProcess[str]:
     """The same command on two processes of this machine."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--module"]
     command = [
@@ -241,6 +280,7 @@ def torchrun(folder: Path, data: Path, crash: str = "") -> subprocess.CompletedP
         "train",
         str(data),
         *SETTINGS,
+        *more,
         "data.validation=0.5",
         "--name",
         "run",
@@ -253,12 +293,13 @@ def torchrun(folder: Path, data: Path, crash: str = "") -> subprocess.CompletedP
     )
 
 
-def test_two_processes_killed_and_resumed(runs: Runs, tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [(), LEARNING], ids=["plain", "learning"])
+def test_two_processes_killed_and_resumed(runs: Runs, tmp_path: Path, settings: tuple[str, ...]) -> None:
     # Three validation images, so that both processes score some.
-    whole = torchrun(tmp_path / "whole", runs.data)
+    whole = torchrun(tmp_path / "whole", runs.data, *settings)
     assert whole.returncode == 0, whole.stderr
-    killed = torchrun(tmp_path / "killed", runs.data, crash="mid-epoch:5")
+    killed = torchrun(tmp_path / "killed", runs.data, *settings, crash="mid-epoch:5")
     assert killed.returncode != 0
-    again = torchrun(tmp_path / "killed", runs.data)
+    again = torchrun(tmp_path / "killed", runs.data, *settings)
     assert again.returncode == 0, again.stderr
     equal(results(tmp_path / "killed"), results(tmp_path / "whole"))

@@ -12,6 +12,7 @@ from pixelwise.config import RunConfig, read_config
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.synthetic import write_data_set
 from pixelwise.errors import UsageError
+from pixelwise.models.registry import MODELS, model_options
 from pixelwise.training.plan import (
     choose_crop,
     choose_model_options,
@@ -33,7 +34,7 @@ def test_a_complete_plan_reads_back_as_itself(dataset, tmp_path: Path) -> None:
     )
     assert plan.training.crop == (48, 64)
     assert plan.augment.turn is True
-    assert plan.model.options == {"width": 8, "depth": 4, "dropout": 0.0}
+    assert plan.model.options == model_options("unet") | {"width": 8}
     assert plan.training.validate_every == 2
     path = tmp_path / "plan.toml"
     path.write_text(plan.to_toml())
@@ -73,9 +74,18 @@ def test_crops(size: tuple[int, int], crop: tuple[int, int]) -> None:
     assert choose_crop(size) == crop
 
 
-def test_networks_are_narrower_on_a_cpu() -> None:
-    assert choose_model_options("unet", "cpu")["width"] * 2 == choose_model_options("unet", "cuda")["width"]
-    assert "width" not in choose_model_options("unet_paper", "cpu")
+def test_the_unet_is_narrower_on_a_cpu_and_every_other_network_is_that_of_its_paper() -> None:
+    assert choose_model_options("unet", "cpu") == {**choose_model_options("unet", "cuda"), "width": 16}
+    for name in set(MODELS) - {"unet"}:
+        assert choose_model_options(name, "cpu") == choose_model_options(name, "cuda") == model_options(name)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_argument_of_the_network_stands_in_the_plan(dataset, name: str) -> None:
+    asked = read_config(overrides=["training.steps=3", f"model.name={name}"]).with_values({"model": MODELS[name].small})
+    plan = complete_plan(asked, dataset, training_images=2, device="cpu")
+    assert plan.model.options.keys() == model_options(name).keys()
+    assert plan.model.options.items() >= dict(MODELS[name].small).items()
 
 
 @pytest.mark.parametrize(("layout", "turn"), [("CamVid", False), ("VOC", False), ("images+masks", True)])

@@ -22,6 +22,9 @@ def train_verb(
     minutes: Annotated[float | None, typer.Option(help="Length as a time budget [10 without any length].")] = None,
     epochs: Annotated[float | None, typer.Option(help="Length in passes over the images.")] = None,
     steps: Annotated[int | None, typer.Option(help="Length in updates of the weights.")] = None,
+    encoder_weights: Annotated[
+        str | None, typer.Option(help="What the encoder starts from: imagenet, FILE.safetensors, or none.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run in runs/.")] = None,
     config: Annotated[Path | None, typer.Option(help="A plan.toml or another file of settings.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
@@ -36,6 +39,8 @@ def train_verb(
     for key, value in {"minutes": minutes, "epochs": epochs, "steps": steps}.items():
         if value is not None:
             overrides.append(f"training.{key}={value}")
+    if encoder_weights is not None:
+        overrides.append(f"model.encoder_weights={encoder_weights}")
     asked = read_asked(config, overrides, data)
     if not asked.data.path and not (resume and name):
         raise UsageError("no data: give the folder of images and masks, pixelwise train DATA")
@@ -52,7 +57,11 @@ def train_verb(
 
 
 def read_asked(config: Path | None, overrides: list[str], data: str | None) -> RunConfig:
-    """The settings that the user asked for: file, then overrides; a length on the command line replaces the file's."""
+    """The settings that the user asked for: file, then overrides.
+
+    A length on the command line replaces the file's, and weights replace the file's weights with their checksum. Paths
+    are made absolute.
+    """
     from pixelwise.config import read_config
 
     lengths = [
@@ -63,5 +72,12 @@ def read_asked(config: Path | None, overrides: list[str], data: str | None) -> R
     if lengths:
         others = {"minutes", "epochs", "steps"} - set(lengths)
         overrides = [*(f"training.{key}=none" for key in sorted(others)), "training.validate_every=none", *overrides]
+    if any(override.startswith("model.encoder_weights=") for override in overrides):
+        overrides = ["model.encoder_sha256=", *overrides]  # the checksum in the file is of other weights
     asked = read_config(config, overrides)
-    return asked if data is None else asked.with_values({"data": {"path": str(Path(data).resolve())}})
+    paths: dict[str, dict[str, str]] = {}
+    if data is not None:
+        paths["data"] = {"path": str(Path(data).resolve())}
+    if asked.model.encoder_weights not in ("", "imagenet"):
+        paths["model"] = {"encoder_weights": str(Path(asked.model.encoder_weights).resolve())}
+    return asked.with_values(paths)

@@ -31,7 +31,8 @@ from pixelwise.training.distributed import Ranks, joined_ranks
 from pixelwise.training.journal import read_journal
 from pixelwise.training.plan import complete_plan, fix_length
 from pixelwise.training.run import HARMLESS, LOG, PLAN, Score, Services, run
-from pixelwise.training.setup import Parts, make_parts, measure_step
+from pixelwise.training.setup import Parts, check_network, make_parts, measure_step
+from pixelwise.training.weights import EncoderWeights, expected_normalisation
 
 SECONDS_FOR_PICTURES = 4.0
 MEANS_SHOWN = ("mean_iou", "mean_f1", "pixel_accuracy")
@@ -66,8 +67,9 @@ def carry_out(order: Order, screen: Screen) -> bool:
 
 def _carry_out(order: Order, ranks: Ranks, screen: Screen) -> bool:
     # The settings.
-    asked = _stored_plan(order, screen) or order.asked
-    check_settings(asked)
+    stored = _stored_plan(order, screen)
+    asked = stored or order.asked
+    check_settings(asked, resumed=stored is not None)
     runtime = prepare(asked.runtime)
 
     # The data.
@@ -92,6 +94,8 @@ def _carry_out(order: Order, ranks: Ranks, screen: Screen) -> bool:
         parts = _with_length(parts, order)
     _write_plan(parts, order)
     screen.say(runtime.describe(), *describe_plan(parts), f"run: {order.folder}")
+    for line in doubts(parts):
+        screen.warn(line)
 
     # The training.
     steps_done = len([row for row in read_journal(order.folder / LOG) if "loss" in row])
@@ -143,7 +147,7 @@ def _stored_plan(order: Order, screen: Screen) -> RunConfig | None:
         before, now = (getattr(getattr(config, section), name, None) for config in (stored, order.asked))
         if before != now and key not in HARMLESS and not order.force:
             raise UsageError(
-                f"{order.folder} was begun with {key} = {before}, not {now}; "
+                f"{order.folder} was begun with {key} = {before}, not {str(now) or 'none'}; "
                 "leave it out to resume, start a new run, or change it knowingly with --force"
             )
         if before != now:
@@ -153,11 +157,18 @@ def _stored_plan(order: Order, screen: Screen) -> RunConfig | None:
     return stored.with_values(changes)
 
 
-def check_settings(asked: RunConfig) -> None:
-    """Refuse a loss, a network or arguments that do not exist, before any data is read."""
+def check_settings(asked: RunConfig, *, resumed: bool) -> None:
+    """Refuse a loss, a network, arguments or parts that do not exist, before any data is read.
+
+    Pretrained weights too, but for a run that is resumed: it has its weights in the checkpoint.
+    """
     parse_loss(asked.training.loss)
     with torch.device("meta"):
-        build_model(asked.model.name, in_channels=1, classes=2, options=asked.model.options)
+        network = build_model(asked.model.name, in_channels=1, classes=2, options=asked.model.options)
+    check_network(network, asked)
+    weights = None if resumed else EncoderWeights.of(asked.model)
+    if weights:
+        weights.load(network)
 
 
 def _with_length(parts: Parts, order: Order) -> Parts:
@@ -190,7 +201,7 @@ def _write_plan(parts: Parts, order: Order) -> None:
 
 
 def describe_plan(parts: Parts) -> list[str]:
-    """Two lines for a person: the network and the optimiser; the steps."""
+    """Lines for a person: the network and the optimiser; the steps; where the encoder starts from, if not at random."""
     plan, settings = parts.plan, parts.plan.training
     options = ", ".join(f"{key} {value}" for key, value in plan.model.options.items())
     crop = " x ".join(str(side) for side in settings.crop or ())
@@ -198,7 +209,29 @@ def describe_plan(parts: Parts) -> list[str]:
     return [
         f"{plan.model.name} ({options}), loss {settings.loss}, {settings.optimizer} {settings.learning_rate:g}",
         f"{settings.steps} steps of {settings.batch} crops of {crop} pixels: {passes:.1f} passes over the images",
+        *_describe_weights(parts),
     ]
+
+
+def _describe_weights(parts: Parts) -> list[str]:
+    if parts.weights is None:
+        return []
+    expected = parts.normalisation == expected_normalisation(parts.weights, parts.dataset.survey)
+    scaled = "as these weights expect them" if expected else "by the mean and the deviation of the training images"
+    return [parts.weights.describe(), f"images are normalised {scaled}"]
+
+
+def doubts(parts: Parts) -> list[str]:
+    """What a person should think about before the training begins."""
+    freeze, lines = parts.plan.training.freeze, []
+    if parts.weights and parts.weights.is_non_commercial:
+        name = parts.weights.network
+        lines.append(f"the weights of {name} and what is trained from them may not be used commercially")
+    if freeze and not parts.weights:
+        lines.append(
+            f"training.freeze = {freeze:g} keeps an encoder of random weights from learning; give --encoder-weights too"
+        )
+    return lines
 
 
 def score_on(validation: Sequence[Sample], dataset: Dataset, ranks: Ranks) -> Score:

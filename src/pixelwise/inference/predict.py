@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pixelwise.bundle import Bundle
 from pixelwise.config import PredictConfig
 from pixelwise.data.normalise import Normalisation
+from pixelwise.inference.scales import seen_at
 from pixelwise.inference.sliding import sliding_logits
 from pixelwise.runtime import Runtime
 from pixelwise.task import Task
@@ -59,9 +60,15 @@ def predict(image_HWC: NDArray[Any], predictor: Predictor) -> Prediction:
     image_CHW = predictor.normalisation.apply(image_HWC).transpose(2, 0, 1)
     image_BCHW = predictor.runtime.place_image(torch.from_numpy(np.ascontiguousarray(image_CHW))[None])
 
-    # Logits to scores, averaged over mirror images and turns where that is asked for.
+    # Logits to scores, averaged over sizes, mirror images and turns where that is asked for.
+    scales = predictor.settings.scales or (1.0,)
     views = list(symmetries()) if predictor.settings.flips else [(_same, _same)]
-    scores_BKHW = sum(back(_scores(turn(image_BCHW), predictor)) for turn, back in views) / len(views)
+    seen = (
+        back(seen_at(scale, turn(image_BCHW), lambda view_BCHW: _scores(view_BCHW, predictor)))
+        for scale in scales
+        for turn, back in views
+    )
+    scores_BKHW = sum(seen) / (len(scales) * len(views))
     assert isinstance(scores_BKHW, Tensor), "there is at least one view"
 
     # Scores to labels.

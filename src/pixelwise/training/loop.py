@@ -21,8 +21,10 @@ from pixelwise.losses.registry import Loss
 from pixelwise.runtime import Runtime
 from pixelwise.task import Task
 from pixelwise.training.distributed import Ranks
+from pixelwise.training.encoder import find_encoder, frozen_steps
 from pixelwise.training.optim import learning_rate, set_learning_rate
 from pixelwise.training.resume import State, seed_step
+from pixelwise.training.supervision import SupervisedLogits, SupervisedNetwork
 
 
 class Keeper(Protocol):
@@ -62,11 +64,14 @@ def fit(state: State, batches: Iterable[Batch], *, job: Job, keeper: Keeper, sto
     settings, steps = job.settings, job.settings.steps
     assert steps is not None, "the plan fixes the number of steps"
     assert settings.validate_every is not None, "the plan fixes the steps between validations"
-    network = job.ranks.wrap(state.network)
-    network.train()
+    first, unfrozen = state.step, frozen_steps(settings)
     began = time.monotonic()
 
     for batch in batches:
+        # The network as it learns from here on.
+        if state.step in (first, unfrozen):
+            network = learning_network(state, job)
+
         # One update of the weights.
         rate = learning_rate(state.step, steps, settings)
         set_learning_rate(state.optimizer, rate)
@@ -105,13 +110,28 @@ def timing(seconds: float, images: int = 0) -> dict[str, float]:
     return {"seconds": round(seconds, 4), **speed}
 
 
+def learning_network(state: State, job: Job) -> torch.nn.Module:
+    """The network ready to learn in step `state.step`: with its heads, scales and frozen part, over all processes.
+
+    It gives SupervisedLogits. It is made anew where the encoder begins to learn: the processes share out the gradients
+    of those parameters only that learn when it is made.
+    """
+    encoder = find_encoder(state.network) if job.settings.freeze else None
+    frozen = state.step < frozen_steps(job.settings)
+    if encoder is not None:
+        encoder.requires_grad_(not frozen)
+    resting = encoder if frozen else None
+    network = SupervisedNetwork(state.network, state.heads, scales=job.settings.scales, resting=resting)
+    return job.ranks.wrap(network).train()
+
+
 def update_weights(state: State, network: torch.nn.Module, batch: Batch, job: Job) -> float:
-    """One step of the optimiser; returns the loss, the mean over all processes."""
+    """One step of the optimiser, with a `learning_network`; returns the loss, the mean over all processes."""
     image_BCHW = job.runtime.place_image(batch.image_BCHW)
     mask_BHW = batch.mask_BHW.to(job.runtime.device, non_blocking=True)
     with job.runtime.autocast():
-        logits_BKHW = network(image_BCHW)
-    loss = job.loss(logits_BKHW, mask_BHW, job.task, None)
+        logits: SupervisedLogits = network(image_BCHW)
+    loss = logits.loss(lambda of_one: job.loss(of_one, mask_BHW, job.task, None), auxiliary=job.settings.auxiliary)
 
     # The scaler keeps small gradients of float16 from vanishing; in other precisions it does nothing.
     state.optimizer.zero_grad(set_to_none=True)

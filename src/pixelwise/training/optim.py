@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +15,30 @@ POLY_POWER = 0.9
 ONE_CYCLE_START, ONE_CYCLE_PEAK = 1 / 25, 0.3
 
 
-def make_optimizer(network: nn.Module, settings: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019) or SGD with Nesterov momentum; biases and norms do not decay."""
-    decaying = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": decaying, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+def make_optimizer(
+    network: nn.Module,
+    settings: TrainingConfig,
+    *,
+    heads: nn.Module | None = None,
+    rates: Mapping[str, float] | None = None,
+) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019) or SGD with Nesterov momentum; biases and norms do not decay.
+
+    `heads` are trained with the network. `rates` holds the share of the learning rate at which a parameter of the
+    network learns, by its name; without one it learns at the full rate.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    others = () if heads is None else heads.named_parameters(prefix="heads")
+    for name, parameter in chain(network.named_parameters(), others):
+        decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((decay, (rates or {}).get(name, 1.0)), []).append(parameter)
+    listed = [{"params": those, "weight_decay": decay, "share": share} for (decay, share), those in groups.items()]
     match settings.optimizer:
         case "adamw":
-            return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.momentum, 0.999))
+            return torch.optim.AdamW(listed, lr=settings.learning_rate, betas=(settings.momentum, 0.999))
         case "sgd":
             nesterov = settings.momentum > 0
-            return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=nesterov)
+            return torch.optim.SGD(listed, lr=settings.learning_rate, momentum=settings.momentum, nesterov=nesterov)
 
 
 def cosine(progress: float) -> float:
@@ -72,9 +86,9 @@ def learning_rate(step: int, steps: int, settings: TrainingConfig) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Use `rate` in the next step."""
+    """Use `rate` in the next step, or the share of it that a group of parameters has."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["share"]
 
 
 class MovingAverage:

@@ -12,10 +12,12 @@ from pixelwise.config import RunConfig
 from pixelwise.data.dataset import Dataset
 from pixelwise.errors import UsageError
 from pixelwise.models.registry import model_options
+from pixelwise.training.weights import pin_weights
 
 PHOTOGRAPHS = ("camvid", "voc")
 LARGEST_CROP, SMALLEST_CROP = 256, 32
 CROP_MULTIPLE = 16
+PAYS_ON_CPU: dict[str, dict[str, Any]] = {"unet": {"width": 16}}
 DEFAULT_MINUTES = 10.0
 MOST_VALIDATIONS = 20
 VALIDATION_SHARE = 0.15
@@ -38,10 +40,11 @@ def complete_plan(asked: RunConfig, dataset: Dataset, *, training_images: int, d
         raise UsageError("training.epochs and training.minutes are both set; give one length")
     if steps is None and settings.epochs is not None:
         steps = max(1, math.ceil(settings.epochs * training_images / settings.batch))
+    options = choose_model_options(asked.model.name, device) | asked.model.options
     minutes = DEFAULT_MINUTES if steps is None and settings.minutes is None else settings.minutes
     plan = asked.with_values(
         {
-            "model": choose_model_options(asked.model.name, device) | asked.model.options,
+            "model": options | pin_weights(asked.model),
             "augment": {"turn": turn, "elastic": elastic},
             "training": {"crop": crop, "steps": steps, "minutes": minutes},
         }
@@ -50,14 +53,14 @@ def complete_plan(asked: RunConfig, dataset: Dataset, *, training_images: int, d
 
 
 def choose_model_options(name: str, device: str) -> dict[str, Any]:
-    """The arguments of a network; on a CPU half its width, which gives more steps in the same time and better scores.
+    """The arguments of a network: its paper's, but for what was measured to pay on a CPU.
 
-    Measured in docs/decisions/0006-what-pays.md.
+    Half the width of the U-Net gives more steps in the same time, and better scores (docs/decisions/0006-what-pays.md).
+
+    >>> choose_model_options("unet", "cpu")["width"], choose_model_options("unet", "cuda")["width"]
+    (16, 32)
     """
-    options = model_options(name)
-    if device == "cpu" and "width" in options:
-        options["width"] //= 2
-    return options
+    return model_options(name) | (PAYS_ON_CPU.get(name, {}) if device == "cpu" else {})
 
 
 def choose_turn(layout: str) -> bool:

@@ -1,8 +1,9 @@
 """The state of a training run, and the checkpoint that brings it back bit for bit.
 
-A checkpoint holds the weights, their moving average, the optimiser's tensors, the step, the best score so far and the
-length of the log. It holds no state of random number generators, because none is carried from step to step: order,
-crops and augmentation are keyed by (seed, epoch, index), and dropout by (seed, step, rank), see `seed_step`.
+A checkpoint holds the weights of the network and of its auxiliary heads, the moving average, the optimiser's tensors,
+the step, the best score so far and the length of the log. It holds no state of random number generators, because none
+is carried from step to step: order, crops and augmentation are keyed by (seed, epoch, index), and dropout by (seed,
+step, rank), see `seed_step`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ DAMAGED = "checkpoint.damaged.safetensors"
 class State:
     """All that changes from step to step.
 
+    heads    auxiliary heads, which learn beside the network and are no part of the saved model
     step     number of updates of the weights done
     best     highest mean IoU of a validation so far; -1 before the first
     skipped  steps in a row that the scaler skipped because float16 overflowed
@@ -41,6 +43,7 @@ class State:
     optimizer: torch.optim.Optimizer
     average: MovingAverage
     scaler: torch.amp.GradScaler
+    heads: nn.ModuleList = field(default_factory=nn.ModuleList)
     step: int = 0
     best: float = -1.0
     skipped: int = 0
@@ -128,6 +131,7 @@ def _copy_or_link(file: Path, temporary: Path) -> None:
 
 def _tensors(state: State) -> dict[str, Tensor]:
     tensors = {f"network.{name}": value for name, value in state.network.state_dict().items()}
+    tensors |= {f"heads.{name}": value for name, value in state.heads.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in state.average.values.items()}
     for number, values in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in values.items() if value is not None}
@@ -136,12 +140,13 @@ def _tensors(state: State) -> dict[str, Tensor]:
 
 def _restore(state: State, archive: Archive) -> None:
     """Copy every value into the tensor that is there already, so that device and memory layout stay as they are."""
-    parts: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Tensor]] = {"network": {}, "heads": {}, "average": {}, "optimizer": {}}
     for name, tensor in archive.tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = tensor
     try:
         state.network.load_state_dict(parts["network"])
+        state.heads.load_state_dict(parts["heads"])
         for name, value in state.average.values.items():
             value.copy_(parts["average"][name])
         _restore_optimizer(state.optimizer, parts["optimizer"])

@@ -31,7 +31,7 @@ from pixelwise.training.distributed import Ranks
 from pixelwise.training.journal import Journal
 from pixelwise.training.loop import fit
 from pixelwise.training.resume import State, load_checkpoint, save_checkpoint
-from pixelwise.training.setup import Parts, make_state, steps_of
+from pixelwise.training.setup import Parts, make_state, start_encoder, steps_of
 
 PLAN, LOG = "plan.toml", "log.jsonl"
 HARMLESS = ("data.path", "training.workers")  # settings that do not change what is computed
@@ -63,10 +63,13 @@ def run(parts: Parts, folder: Path, services: Services) -> bool:
     state, identity = make_state(parts), run_identity(parts)
     job = parts.job
     log_bytes = _take_up(folder, state, identity, job.ranks, services)
+    if log_bytes is None:
+        for line in start_encoder(state, parts):
+            services.warn(line)
     assert job.settings.steps is not None, "the plan fixes the number of steps"
     if state.step > job.settings.steps:
         raise TrainingError(f"{folder} is at step {state.step} already, beyond training.steps = {job.settings.steps}")
-    with _open_journal(folder, log_bytes, parts, services) as journal:
+    with _open_journal(folder, log_bytes or 0, parts, services) as journal:
         keeper = FolderKeeper(folder=folder, parts=parts, score=services.score, journal=journal, identity=identity)
         steps = steps_of(job, start=state.step, stop=job.settings.steps)
         batches = training_batches(parts.samples, steps, workers=job.settings.workers)
@@ -129,15 +132,17 @@ class FolderKeeper:
         )
 
 
-def _take_up(folder: Path, state: State, identity: dict[str, str], ranks: Ranks, services: Services) -> int:
-    """Bring the state back from the checkpoint; the length of its log. The first process goes first: it may mend."""
-    log_bytes = 0
+def _take_up(folder: Path, state: State, identity: dict[str, str], ranks: Ranks, services: Services) -> int | None:
+    """Bring the state back from the checkpoint; the length of its log, None without one.
+
+    The first process goes first: it may mend.
+    """
+    log_bytes = None
     for turn in range(2):
         if ranks.writes == (turn == 0):
             if ranks.writes:
                 remove_leftovers(folder)
-            found = load_checkpoint(folder, state, identity=identity, force=services.force, warn=services.warn)
-            log_bytes = found or 0
+            log_bytes = load_checkpoint(folder, state, identity=identity, force=services.force, warn=services.warn)
         ranks.wait()
     return log_bytes
 
@@ -177,6 +182,7 @@ def provenance(parts: Parts, identity: Mapping[str, str]) -> dict[str, Any]:
     return {
         **{key: identity[key] for key in ("pixelwise", "torch", "the data", "the machine")},
         "data_summary": parts.dataset.survey.to_dict(),
+        "encoder_weights": parts.weights.to_dict() if parts.weights else {},
         "plan_toml": parts.plan.to_toml(),
         "trained_on": sorted(image_fingerprints(parts.training).values()),
         "validated_on": sorted(image_fingerprints(parts.validation).values()),

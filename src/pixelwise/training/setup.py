@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pixelwise.bundle import Network
 from pixelwise.config import RunConfig
@@ -16,13 +16,18 @@ from pixelwise.data.dataset import Dataset, Pair
 from pixelwise.data.layouts import Sample
 from pixelwise.data.loaders import Steps, TrainingSamples, training_batches
 from pixelwise.data.normalise import Normalisation, measure
+from pixelwise.errors import UsageError
 from pixelwise.inference.predict import Predictor
 from pixelwise.losses.registry import parse_loss
+from pixelwise.models.registry import MODELS, build_model
 from pixelwise.runtime import Runtime
 from pixelwise.training.distributed import Ranks
-from pixelwise.training.loop import Job, update_weights
+from pixelwise.training.encoder import find_encoder, rates_by_name, timm_name
+from pixelwise.training.loop import Job, learning_network, update_weights
 from pixelwise.training.optim import MovingAverage, make_optimizer
 from pixelwise.training.resume import State
+from pixelwise.training.supervision import auxiliary_heads, supervised_parts
+from pixelwise.training.weights import EncoderWeights, expected_normalisation
 
 NO_VOID = -1
 WARM_UP_STEPS, TIMED_STEPS = 2, 4
@@ -30,7 +35,11 @@ WARM_UP_STEPS, TIMED_STEPS = 2, 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """The parts of a run: made once from the plan and the data, used by the loop and by the saved model."""
+    """The parts of a run: made once from the plan and the data, used by the loop and by the saved model.
+
+    weights    what the encoder starts from; None: random weights
+    blueprint  the network on the meta device: it takes no memory, and answers questions about its parts
+    """
 
     plan: RunConfig
     dataset: Dataset
@@ -38,8 +47,16 @@ class Parts:
     validation: Sequence[Sample]
     normalisation: Normalisation
     network: Network
+    weights: EncoderWeights | None
+    blueprint: nn.Module
     samples: TrainingSamples
     job: Job
+
+    @property
+    def example(self) -> Tensor:
+        """One crop, on the meta device as the blueprint is."""
+        assert self.plan.training.crop is not None, "the plan fixes the size of a crop"
+        return torch.empty(1, self.normalisation.channels, *self.plan.training.crop, device="meta")
 
     def predictor(self, network: nn.Module) -> Predictor:
         """A network of this run, ready to predict."""
@@ -67,13 +84,20 @@ class ReadSample:
 def make_parts(
     plan: RunConfig, dataset: Dataset, split: tuple[list[Sample], list[Sample]], *, runtime: Runtime, ranks: Ranks
 ) -> Parts:
-    """Measure the normalisation on the training images and wire the parts of a run together."""
+    """Wire the parts of a run together.
+
+    The normalisation is what pretrained weights expect, else that of the training images. All of these are read here,
+    so that one that cannot be read stops the run before its first step.
+    """
     training, validation = split
     loss = parse_loss(plan.training.loss)
-    normalisation = measure(dataset.read(sample)[0] for sample in training)
+    measured = measure(dataset.read(sample)[0] for sample in training)
+    weights = EncoderWeights.of(plan.model)
+    normalisation = (expected_normalisation(weights, dataset.survey) if weights else None) or measured
     network = Network(name=plan.model.name, in_channels=normalisation.channels, options=plan.model.options)
     with torch.device("meta"):
-        network.build(dataset.task)  # refuses wrong arguments now, and takes no memory
+        blueprint = network.build(dataset.task)
+    check_network(blueprint, plan)
     assert plan.training.crop is not None, "the plan fixes the size of a crop"
     void = NO_VOID if dataset.task.ignore_index is None else dataset.task.ignore_index
     preparation = Preparation(settings=plan.augment, crop=plan.training.crop, normalisation=normalisation, void=void)
@@ -91,9 +115,39 @@ def make_parts(
         validation=validation,
         normalisation=normalisation,
         network=network,
+        weights=weights,
+        blueprint=blueprint,
         samples=samples,
         job=job,
     )
+
+
+def check_network(blueprint: nn.Module, plan: RunConfig) -> None:
+    """Refuse settings that ask for a part which the network lacks, naming the networks that have it.
+
+    The network is on the meta device. Raises UsageError.
+    """
+    settings = plan.training
+    needs: list[tuple[str, object, object, Callable[[nn.Module], object], str]] = [
+        ("training.auxiliary", settings.auxiliary, 0, supervised_parts, "maps within it for a loss of their own"),
+        ("training.freeze", settings.freeze, 0, find_encoder, "part that is an encoder"),
+        ("training.encoder_rate", settings.encoder_rate, 1, find_encoder, "part that is an encoder"),
+        ("training.stage_rate", settings.stage_rate, 1, find_encoder, "part that is an encoder"),
+        ("model.encoder_weights", plan.model.encoder_weights, "", timm_name, "encoder with published weights"),
+    ]
+    for key, value, without, part, what in needs:
+        if value != without and not part(blueprint):
+            raise UsageError(
+                f"{key} = {value}: {plan.model.name} with these arguments has no {what}; leave it out, "
+                f"or choose one of {_models_with(part)}"
+            )
+
+
+def _models_with(part: Callable[[nn.Module], object]) -> str:
+    """The names of the networks that have a part in their small form."""
+    with torch.device("meta"):
+        built = {name: build_model(name, in_channels=3, classes=2, options=MODELS[name].small) for name in MODELS}
+    return ", ".join(name for name, network in built.items() if part(network))
 
 
 def make_state(parts: Parts) -> State:
@@ -101,12 +155,27 @@ def make_state(parts: Parts) -> State:
     job = parts.job
     torch.manual_seed(job.settings.seed)
     network = job.runtime.place(parts.network.build(job.task))
+    heads = nn.ModuleList()
+    if job.settings.auxiliary:
+        heads = auxiliary_heads(parts.blueprint, parts.example, job.task.outputs)
+        job.runtime.place(heads)
+    rates = rates_by_name(parts.blueprint, parts.example, job.settings)
     return State(
         network=network,
-        optimizer=make_optimizer(network, job.settings),
+        heads=heads,
+        optimizer=make_optimizer(network, job.settings, heads=heads, rates=rates),
         average=MovingAverage(network, job.settings.ema),
         scaler=torch.amp.GradScaler(job.runtime.device.type, enabled=job.runtime.precision == "fp16"),
     )
+
+
+def start_encoder(state: State, parts: Parts) -> list[str]:
+    """Load the pretrained weights of the plan into a fresh state; what a person should know of it, in lines."""
+    if parts.weights is None:
+        return []
+    loaded = parts.weights.load(state.network)
+    state.average = MovingAverage(state.network, parts.job.settings.ema)
+    return [f"{parts.weights.source}: {loaded}"] if loaded.missing else []
 
 
 def steps_of(job: Job, *, start: int, stop: int) -> Steps:
@@ -117,7 +186,7 @@ def steps_of(job: Job, *, start: int, stop: int) -> Steps:
 def measure_step(parts: Parts) -> float:
     """Seconds that one step takes on this machine, from a few steps with weights that are then thrown away."""
     state, job = make_state(parts), parts.job
-    network = job.ranks.wrap(state.network).train()
+    network = learning_network(state, job)
     steps = steps_of(job, start=0, stop=WARM_UP_STEPS + TIMED_STEPS)
     times = []
     began = time.perf_counter()
