@@ -1,0 +1,1 @@
+"""Post-processing: from scores and labels to objects, clean masks, polygons and run lengths."""

@@ -1,0 +1,336 @@
+"""Objects from scores: the watershed against a slow definition, the four forms of target, tidying, tuning."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from pixelwise.errors import DataError, UsageError
+from pixelwise.postprocess import instances as inst
+from pixelwise.postprocess.instances import InstanceSettings, find_instances, split_by_distance, tune, watershed
+from pixelwise.postprocess.morphology import connected_components, pieces
+
+SOFTMAX3 = InstanceSettings(form="softmax3")
+NEIGHBOURS = {4: [(-1, 0), (0, -1), (0, 1), (1, 0)]}
+NEIGHBOURS[8] = [*NEIGHBOURS[4], (-1, -1), (-1, 1), (1, -1), (1, 1)]
+connectivities = pytest.mark.parametrize("connectivity", [4, 8])
+
+
+@st.composite
+def landscapes(draw):
+    """Heights (few or many), seeds, and where the flood may go."""
+    shape = draw(st.tuples(st.integers(1, 10), st.integers(1, 10)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    height = rng.integers(0, draw(st.sampled_from([1, 3, 255])), shape, endpoint=True)
+    seeds = np.where(rng.random(shape) < draw(st.sampled_from([0.0, 0.04, 0.2])), rng.integers(1, 4, shape), 0)
+    return height, seeds.astype(np.int32), rng.random(shape) < draw(st.sampled_from([0.5, 0.8, 1.0]))
+
+
+def ways(height, seeds, allowed, label, connectivity):
+    """(highest pixel on the way, steps within that level) from a seed to each pixel, by Dijkstra's algorithm."""
+    best = dict.fromkeys(zip(*np.nonzero(seeds == label), strict=True), (-1, 0))
+    queue = [(way, pixel) for pixel, way in best.items()]
+    heapq.heapify(queue)
+    while queue:
+        way, (row, column) = heapq.heappop(queue)
+        if way > best[row, column]:
+            continue
+        for down, right in NEIGHBOURS[connectivity]:
+            pixel = r, c = row + down, column + right
+            if 0 <= r < height.shape[0] and 0 <= c < height.shape[1] and allowed[pixel] and not seeds[pixel]:
+                top = max(way[0], int(height[pixel]))
+                longer = (top, way[1] + 1 if top == way[0] else 0)
+                if longer < best.get(pixel, (math.inf, 0)):
+                    best[pixel] = longer
+                    heapq.heappush(queue, (longer, pixel))
+    return best
+
+
+@connectivities
+@given(landscape=landscapes())
+@settings(max_examples=120, deadline=None)
+def test_every_pixel_goes_to_a_seed_with_the_lowest_pass(connectivity, landscape):
+    height, seeds, allowed = landscape
+    found = watershed(height, seeds, allowed, connectivity=connectivity)
+    reached = {label: ways(height, seeds, allowed, label, connectivity) for label in (1, 2, 3)}
+    for pixel in np.ndindex(height.shape):
+        passes = {label: way[pixel][0] for label, way in reached.items() if pixel in way}
+        if not passes:
+            assert found[pixel] == 0
+        else:
+            assert passes[found[pixel]] == min(passes.values())
+
+
+@connectivities
+@given(landscape=landscapes())
+@settings(max_examples=80, deadline=None)
+def test_on_a_plain_every_pixel_goes_to_a_nearest_seed(connectivity, landscape):
+    height, seeds, allowed = landscape
+    flat = np.zeros_like(height)
+    found = watershed(flat, seeds, allowed, connectivity=connectivity)
+    reached = {label: ways(flat, seeds, allowed, label, connectivity) for label in (1, 2, 3)}
+    for pixel in zip(*np.nonzero(found), strict=True):
+        steps = {label: way[pixel] for label, way in reached.items() if pixel in way}
+        assert steps[found[pixel]] == min(steps.values())
+
+
+@connectivities
+@given(landscape=landscapes())
+@settings(max_examples=60, deadline=None)
+def test_basins_are_connected_to_their_seeds(connectivity, landscape):
+    height, seeds, allowed = landscape
+    numbered = pieces(seeds, connectivity=connectivity)
+    found = watershed(height, numbered, allowed, connectivity=connectivity)
+    assert pieces(found, connectivity=connectivity).max() == numbered.max()
+    assert (found[numbered > 0] == numbered[numbered > 0]).all()
+    assert not found[~allowed & (numbered == 0)].any()
+
+
+def test_a_wall_keeps_the_flood_back_until_it_is_under_water():
+    height = np.array([[0, 9, 0, 0, 0, 5, 0]])
+    seeds = np.array([[1, 0, 0, 0, 0, 0, 2]])
+    assert watershed(height, seeds, np.ones((1, 7))).tolist() == [[1, 1, 2, 2, 2, 2, 2]]
+
+
+def two_cells():
+    """Two cells that touch: inside, border and mask, for every form."""
+    mask, border = np.zeros((2, 8, 13))
+    mask[1:7, 1:12] = 0.95
+    border[1:7, 6] = 0.9
+    return mask, border
+
+
+def scores_of(form):
+    mask, border = two_cells()
+    inside = np.clip(mask - border, 0, 1)
+    return np.stack(
+        {
+            "softmax3": [1 - mask, inside, mask - inside],
+            "sigmoid2": [inside, border],
+            "sigmoid2_full": [mask, border],
+            "plain": [1 - mask, mask],
+        }[form]
+    ).astype(np.float32)
+
+
+@pytest.mark.parametrize("form", ["softmax3", "sigmoid2", "sigmoid2_full"])
+@connectivities
+def test_a_border_parts_two_cells_and_every_pixel_is_of_one(form, connectivity):
+    found = find_instances(scores_of(form), InstanceSettings(form=form, connectivity=connectivity))
+    assert found.dtype == np.int32
+    assert ((found > 0) == (two_cells()[0] > 0.5)).all()
+    assert (found[1:7, 1:6] == 1).all()
+    assert (found[1:7, 7:12] == 2).all()
+    assert set(found[1:7, 6]) <= {1, 2}
+
+
+@pytest.mark.parametrize("split", ["distance", "components"])
+def test_without_a_border_two_cells_side_by_side_are_one(split):
+    assert find_instances(scores_of("plain"), InstanceSettings(form="plain", split=split)).max() == 1
+
+
+def test_thresholds_are_exceeded_not_met():
+    scores = np.array([[[0.5, 0.4]], [[0.5, 0.6]]])
+    assert find_instances(scores, InstanceSettings(form="plain", split="components")).tolist() == [[0, 1]]
+
+
+def test_a_piece_without_a_seed_is_an_object_if_it_is_large_enough():
+    inside, border = np.array([[[0.9, 0.9, 0.0, 0.3, 0.3, 0.0, 0.3]], [[0.0, 0.0, 0.0, 0.5, 0.5, 0.0, 0.5]]])
+    scores = np.stack([1 - inside - border, inside, border])
+    assert find_instances(scores, SOFTMAX3).tolist() == [[1, 1, 0, 2, 2, 0, 3]]
+    assert find_instances(scores, replace(SOFTMAX3, smallest=2)).tolist() == [[1, 1, 0, 2, 2, 0, 0]]
+
+
+def test_small_seeds_are_dropped_and_their_pixels_are_not():
+    inside = np.array([[0.9, 0.9, 0.4, 0.9, 0.0]])
+    scores = np.stack([1 - inside - 0.1, inside, np.full_like(inside, 0.1)])
+    some = replace(SOFTMAX3, foreground=0.3)
+    assert find_instances(scores, some).tolist() == [[1, 1, 2, 2, 0]]
+    assert find_instances(scores, replace(some, smallest_seed=2)).tolist() == [[1, 1, 1, 1, 0]]
+
+
+def test_holes_are_filled_unless_told_otherwise():
+    ring = np.pad(np.zeros((2, 2)), 1, constant_values=0.9)
+    scores = np.stack([1 - ring, ring, 0 * ring])
+    assert (find_instances(scores, SOFTMAX3) == 1).all()
+    assert find_instances(scores, replace(SOFTMAX3, fill_holes=False)).sum() == 12
+
+
+@pytest.mark.parametrize("form", list(inst.FORM_CHANNELS))
+@connectivities
+@given(seed=st.integers(0, 2**32), height=st.integers(1, 12), width=st.integers(1, 12))
+@settings(max_examples=25, deadline=None)
+def test_objects_are_whole_numbered_in_order_and_cover_the_foreground(form, connectivity, seed, height, width):
+    settings_ = InstanceSettings(form=form, connectivity=connectivity, fill_holes=False)
+    scores = np.random.default_rng(seed).dirichlet(np.ones(3), (height, width)).transpose(2, 0, 1)
+    if form == "plain":
+        scores = np.stack([1 - scores[0], scores[0]])
+    scores = scores[: len(settings_.channels)].astype(np.float32)
+    foreground = {"softmax3": 1 - scores[0], "sigmoid2": scores[:2].sum(axis=0), "plain": scores[1]}.get(
+        form, scores[0]
+    )
+    found = find_instances(scores, settings_)
+    assert ((found > 0) == (foreground > 0.5)).all()
+    first = np.unique(found, return_index=True)[1][np.unique(found) > 0]
+    assert (np.diff(first) > 0).all()
+    assert set(found.ravel()) <= set(range(first.size + 1))
+    assert pieces(found, connectivity=connectivity).max() == found.max()
+    assert (find_instances(scores, settings_) == found).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (31, 33)])
+@pytest.mark.parametrize("split", ["distance", "components"])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_nothing_and_everything_are_no_object_and_one(shape, split, value):
+    plain = InstanceSettings(form="plain", split=split)
+    one = np.full(shape, value, np.float32)
+    assert (find_instances(np.stack([1 - one, one]), plain) == value).all()
+    assert (find_instances(np.stack([1 - one, one, 0 * one]), SOFTMAX3) == value).all()
+
+
+def dumbbell(radius, lesser, neck, gap):
+    """Two discs with centres `gap` apart, joined by a bar of the given width."""
+    rows, columns = np.indices((2 * radius + 5, gap + 2 * radius + 5))
+    middle = radius + 2
+    mask = (rows - middle) ** 2 + (columns - middle) ** 2 <= radius**2
+    mask |= (rows - middle) ** 2 + (columns - middle - gap) ** 2 <= lesser**2
+    return mask | ((abs(rows - middle) <= neck // 2) & (columns >= middle) & (columns <= middle + gap))
+
+
+@connectivities
+@pytest.mark.parametrize(("radius", "lesser"), [(10, 10), (20, 6), (40, 10)])
+def test_two_bulges_part_at_a_neck_below_their_share(connectivity, radius, lesser):
+    gap = radius + lesser + 4
+    narrow, wide = (dumbbell(radius, lesser, neck, gap) for neck in (lesser // 2, 2 * lesser - 1))
+    found = split_by_distance(narrow, neck=0.5, connectivity=connectivity)
+    assert found.max() == 2
+    assert ((found > 0) == narrow).all()
+    middle = radius + 2
+    assert found[middle, middle] != found[middle, middle + gap]
+    assert split_by_distance(wide, neck=0.5, connectivity=connectivity).max() == 1
+    assert split_by_distance(narrow, neck=0.0, connectivity=connectivity).max() == 1
+
+
+@connectivities
+@pytest.mark.parametrize("neck", [0.0, 0.5, 1.0])
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=25, deadline=None)
+def test_a_split_keeps_the_mask_and_cuts_its_components(connectivity, neck, seed):
+    rng = np.random.default_rng(seed)
+    mask = ndimage.gaussian_filter(rng.random((20, 20)), 1.5) > 0.5
+    found = split_by_distance(mask, neck=neck, connectivity=connectivity)
+    whole = connected_components(mask, connectivity=connectivity)
+    assert ((found > 0) == mask).all()
+    assert found.max() >= whole.max()
+    assert all(np.unique(whole[found == label]).size == 1 for label in range(1, found.max() + 1))
+    assert pieces(found, connectivity=connectivity).max() == found.max()
+    if neck == 0:
+        assert found.max() == whole.max()
+
+
+def test_scores_that_are_none_are_refused():
+    with pytest.raises(DataError, match="background, inside, border"):
+        find_instances(np.zeros((2, 4, 4)), SOFTMAX3)
+    with pytest.raises(DataError, match="rows × columns"):
+        find_instances(np.zeros((3, 0, 4)), SOFTMAX3)
+    for value in (-3.0, 1.5, math.nan, math.inf):
+        with pytest.raises(DataError, match="not logits"):
+            find_instances(np.full((3, 2, 2), value), SOFTMAX3)
+    # Blending windows may miss 1 by a rounding error.
+    assert find_instances(np.full((3, 2, 2), 1 + 1e-6), SOFTMAX3).max() == 0
+
+
+def test_settings_come_back_from_json():
+    some = InstanceSettings(form="plain", split="components", foreground=0.25, smallest=7, connectivity=8)
+    assert InstanceSettings.from_dict(json.loads(json.dumps(some.to_dict()))) == some
+    assert some.channels == ("background", "foreground")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("form", "other"),
+        ("form", ["plain"]),
+        ("split", "all"),
+        ("foreground", 1.5),
+        ("foreground", "0.5"),
+        ("seed", math.nan),
+        ("seed", None),
+        ("smallest", 0),
+        ("smallest", 2.5),
+        ("smallest", True),
+        ("smallest", 10**30),
+        ("smallest_seed", -1),
+        ("fill_holes", 1),
+        ("connectivity", 6),
+        ("connectivity", 4.0),
+        ("foreign", 1),
+    ],
+)
+def test_settings_that_are_none_are_refused(name, value):
+    with pytest.raises(UsageError, match="not the settings of instances"):
+        InstanceSettings.from_dict(SOFTMAX3.to_dict() | {name: value})
+
+
+def test_settings_must_be_whole():
+    values = SOFTMAX3.to_dict()
+    del values["seed"]
+    with pytest.raises(UsageError, match="it must hold"):
+        InstanceSettings.from_dict(values)
+    with pytest.raises(UsageError, match="not the settings"):
+        InstanceSettings.from_dict([])  # type: ignore[arg-type]
+
+
+def same(found, truth):
+    return float((found == truth).all())
+
+
+def test_tuning_finds_the_threshold_and_the_area():
+    foreground = np.array([[0.65, 0.65, 0.0, 0.9, 0.0] + [0.65] * 8 + [0.45]])
+    truth = np.array([[0] * 5 + [1] * 8 + [0]])
+    settings_ = InstanceSettings(form="plain", split="components")
+    tuned = tune(iter([(np.stack([1 - foreground, foreground]), truth)]), settings_, same)
+    assert tuned == replace(settings_, foreground=0.5, smallest=8)
+
+
+def test_of_equals_the_settings_given_win():
+    settings_ = InstanceSettings(form="plain", foreground=0.55, smallest=3)
+    images = [(scores_of("plain"), np.ones((8, 13)))]
+    assert tune(images, settings_, lambda found, truth: 1.0) == settings_
+    assert tune(images, settings_, lambda found, truth: math.nan) == settings_
+
+
+def test_tuning_takes_the_mean_over_images_and_leaves_out_undefined_scores():
+    images = [(scores_of("softmax3"), np.array([[weight]])) for weight in (1.0, 2.0, math.nan)]
+    seen = []
+
+    def score(found, truth):
+        seen.append(truth.item())
+        return (found > 0).mean() * truth.item()
+
+    tuned = tune(images, replace(SOFTMAX3, foreground=1.0), score)
+    assert tuned == replace(SOFTMAX3, foreground=0.3, seed=0.3)
+    assert len(seen) == 3 * (1 + 6 * 6 * 5)
+
+
+def test_tuning_agrees_with_finding():
+    scores = np.random.default_rng(0).dirichlet(np.ones(3), (12, 12)).transpose(2, 0, 1)
+    found = []
+    tune([(scores, np.zeros((1, 1)))], SOFTMAX3, lambda objects, truth: found.append(objects) or 0.0)
+    for candidate, objects in zip(inst._candidates(SOFTMAX3), found, strict=True):
+        assert (find_instances(scores, candidate) == objects).all()
+
+
+def test_tuning_needs_an_image_that_fits():
+    with pytest.raises(DataError, match="at least one"):
+        tune([], SOFTMAX3, same)
+    with pytest.raises(DataError, match="channels"):
+        tune([(np.zeros((2, 4, 4)), np.zeros((4, 4)))], SOFTMAX3, same)
