@@ -17,7 +17,6 @@ from pixelwise.models import encoders
 from pixelwise.models.encoders import (
     DILATED_FAMILIES,
     ModuleEncoder,
-    TimmEncoder,
     build_encoder,
     dilates,
     parse_encoder,
@@ -30,12 +29,6 @@ FAMILIES = [
     *("swin_tiny_patch4_window7_224", "mobilenetv3_small_050", "mobilenetv1_100", "test_vit", "mobilevitv2_050"),
 ]
 SMALL_SWIN = "swin_tiny_patch4_window7_224(embed_dim=24)"
-
-
-def meta_maps(name: str, channels: int, size: tuple[int, int], **options: int) -> tuple[TimmEncoder, list[Tensor]]:
-    with torch.device("meta"), torch.no_grad():
-        encoder = build_encoder(name, channels, **options).eval()
-        return encoder, encoder(torch.empty(1, channels, *size))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -52,15 +45,17 @@ def test_maps_cover_images_of_every_size(name: str):
         ]
 
 
-@pytest.mark.parametrize("channels", [1, 3, 5])
-@pytest.mark.parametrize("name", ["vgg11_bn", "test_resnet", "test_convnext", "test_vit"])
+@pytest.mark.parametrize("channels", [1, 2, 5])
+@pytest.mark.parametrize("name", ["vgg11_bn", "test_resnet"])
 def test_images_of_any_number_of_channels(name: str, channels: int):
-    encoder, maps = meta_maps(name, channels, (33, 40))
+    with torch.device("meta"), torch.no_grad():
+        encoder = build_encoder(name, channels).eval()
+        maps = encoder(torch.empty(1, channels, 33, 40))
     assert [feature.shape[1] for feature in maps] == list(encoder.channels)
 
 
 def test_channels_and_strides_as_published():
-    assert build_encoder("resnet18", 1).channels == (64, 64, 128, 256, 512)
+    assert plan_encoder("resnet18", 3).channels == (64, 64, 128, 256, 512)
     assert plan_encoder("vgg11_bn", 3).fit.strides == (1, 2, 4, 8, 16, 32)
     assert plan_encoder("vgg11_bn", 3).channels == (64, 128, 256, 512, 512, 512)
     assert plan_encoder("swin_tiny_patch4_window7_224", 3).channels == (96, 192, 384, 768)
@@ -105,8 +100,7 @@ def test_sizes_that_are_no_multiples_see_zeros_below_and_to_the_right():
 def test_inception_sees_zeros_all_around_and_its_cells_stay_over_their_pixels():
     # 299 pixels give 149, 147, 147, 73, 71, 35, 17 and 8 cells in the paper; the first cell of the deepest map looks at
     # pixel 37 in its middle, that of the first map at pixel 3.
-    encoder, _ = meta_maps("inception_v3", 3, (299, 299))
-    fit = encoder.fit
+    fit = plan_encoder("inception_v3", 3).fit
     assert (fit.unit, fit.before, fit.after) == (32, 32, 32)
     middles = {2: 3, 4: 9, 8: 13, 16: 21, 32: 37}
     for stride, skipped in zip(fit.strides, fit.skipped, strict=True):
@@ -125,14 +119,12 @@ def test_dilation_keeps_the_weights_and_the_size_of_the_maps(output_stride: int,
 
 
 def test_a_network_whose_own_stride_is_small_enough_needs_no_dilation():
-    assert build_encoder("test_vit", 3, output_stride=16).strides == (16, 16, 16)
-    with pytest.raises(UsageError, match="test_vit has 16 only"):
-        build_encoder("test_vit", 3, output_stride=8)
+    assert plan_encoder("test_vit", 3, output_stride=16).fit.strides == (16, 16, 16)
 
 
-@pytest.mark.parametrize("name", ["vgg11_bn", "densenet121"])
+@pytest.mark.parametrize("name", ["vgg11_bn", "test_vit"])
 def test_output_strides_that_a_family_has_not_are_refused_with_those_that_have(name: str):
-    with pytest.raises(UsageError, match=rf"output_stride = 8: {name} has 32 only.* resnet, ") as refusal:
+    with pytest.raises(UsageError, match=rf"output_stride = 8: {name} has \d+ only.* resnet, ") as refusal:
         build_encoder(name, 3, output_stride=8)
     assert all(family in str(refusal.value) for family in DILATED_FAMILIES)
     with pytest.raises(UsageError, match="choose one of 8, 16, 32"):
@@ -141,17 +133,17 @@ def test_output_strides_that_a_family_has_not_are_refused_with_those_that_have(n
 
 def test_the_list_of_families_that_dilate_is_that_of_timm():
     """Each family is asked through the network with the shortest name; most refuse before anything is built."""
+    families = {name: timm.list_models(module=name) for name in timm.list_modules()}
     found = []
-    for family in timm.list_modules():
-        name = min(timm.list_models(module=family), key=len)
+    for family, names in families.items():
         try:
             with torch.device("meta"):
-                network = timm.create_model(name, features_only=True, output_stride=16)
-        except (TypeError, AssertionError):
+                network = timm.create_model(min(names, key=len), features_only=True, output_stride=16)
+        except (TypeError, AssertionError, RuntimeError, ValueError):
             continue
         if max(network.feature_info.reduction()) == 16:
             found.append(family)
-    assert tuple(found) == DILATED_FAMILIES
+    assert found == [family for family in DILATED_FAMILIES if families.get(family)]
     assert dilates("resnet18.a1_in1k")
     assert not dilates("vgg16")
     assert is_model_in_modules("xception41", ["xception_aligned"])
@@ -178,8 +170,8 @@ def test_the_list_of_families_that_dilate_is_that_of_timm():
         ("resnet18(base_width=1000000)", "base_width = 1000000: choose a value from"),
         ("resnet18(bn_epsilon=1e-3)", "'bn_epsilon'"),
         ("resnet18(act_layer=nonsense)", "timm refuses it"),
-        ("coat_tiny", "coat_tiny cannot be an encoder of images of any size .*224"),
-        ("crossvit_9_240", "channels at stride 12 were expected"),
+        ("coat_tiny", "coat_tiny cannot be an encoder of images of any size"),
+        ("crossvit_9_240", "crossvit_9_240 cannot be an encoder of images of any size"),
     ],
 )
 def test_names_that_cannot_be_an_encoder_say_why_and_what_can(name: str, said: str):

@@ -51,7 +51,7 @@ def families() -> list[Family]:
     >>> [family.dilates_to for family in families() if family.name in ("resnet", "vgg")]
     [(8, 16), ()]
     """
-    return [_family(name) for name in timm.list_modules()]
+    return [_family(name, networks) for name in timm.list_modules() if (networks := timm.list_models(module=name))]
 
 
 def encoders_like(pattern: str) -> list[str]:
@@ -91,8 +91,7 @@ def encoder_facts(name: str) -> EncoderFacts:
     )
 
 
-def _family(name: str) -> Family:
-    networks = timm.list_models(module=name)
+def _family(name: str, networks: list[str]) -> Family:
     return Family(
         name=name,
         networks=len(networks),

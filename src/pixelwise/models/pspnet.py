@@ -119,7 +119,7 @@ def pspnet(
     in_channels: int,
     classes: int,
     *,
-    encoder: str = "resnet101(stem_type=deep,stem_width=64)",
+    encoder: str = "resnet101s",
     output_stride: int = 8,
     channels: int = 512,
     dropout: float = 0.1,
