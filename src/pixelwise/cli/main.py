@@ -14,7 +14,10 @@ import typer
 
 from pixelwise import __version__
 from pixelwise.cli.demo import demo_verb
+from pixelwise.cli.encoders import encoders_verb
 from pixelwise.cli.evaluate import evaluate_verb
+from pixelwise.cli.inspect import inspect_verb
+from pixelwise.cli.models import models_verb
 from pixelwise.cli.predict import predict_verb
 from pixelwise.cli.train import train_verb
 from pixelwise.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, PixelwiseError
@@ -24,6 +27,9 @@ VERBS: dict[str, Callable[..., Any]] = {
     "train": train_verb,
     "evaluate": evaluate_verb,
     "predict": predict_verb,
+    "encoders": encoders_verb,
+    "models": models_verb,
+    "inspect": inspect_verb,
 }
 
 
