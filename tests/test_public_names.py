@@ -11,20 +11,43 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "pixelwise"
 PUBLIC_NAMES = {
     "archive": "Archive load_archive save_archive",
-    "bundle": "Bundle Network",
+    "bundle": "Bundle Network instances_of",
     "config": "AugmentConfig DataConfig ModelConfig PredictConfig RunConfig RuntimeConfig Section TrainingConfig "
     "parse_config read_config",
     "errors": "BundleError DataError Finding ImageFileError MissingExtraError OutputError PixelwiseError TrainingError "
     "UnreadableError UsageError printable require",
     "inference.predict": "Prediction Predictor predict symmetries",
     "inference.sliding": "sliding_logits",
-    "losses.cross_entropy": "cross_entropy",
-    "losses.registry": "parse_loss",
+    "losses.border": "border_weights two_distances",
+    "losses.class_weights": "effective_number inverse_frequency median_frequency weight_map",
+    "losses.compound": "combo exponential_logarithmic",
+    "losses.contracts": "Target check_range check_word log_complements mean_over_entries mean_over_pixels power "
+    "target_of weighted_sum",
+    "losses.cross_entropy": "balanced_cross_entropy class_balance cross_entropy entropies one_against_rest",
+    "losses.distance": "distance_cross_entropy distance_to_boundary hausdorff_distance_loss shape_aware",
+    "losses.focal": "balanced_focal focal",
+    "losses.lovasz": "lovasz",
+    "losses.registry": "loss_arguments parse_loss",
     "losses.regression": "l1 l2",
-    "losses.tversky": "dice jaccard tversky_index",
+    "losses.structural": "structural",
+    "losses.tversky": "SoftCounts dice focal_tversky generalised_dice jaccard log_cosh_dice sensitivity_specificity "
+    "soft_counts tversky tversky_index",
     "metrics.confusion": "absent count f1 frequency_weighted_iou iou mean_accuracy mean_f1 mean_iou pixel_accuracy "
     "precision recall truth_share",
+    "metrics.boundary": "SurfaceDistances average_surface_distance boundaries boundary_counts break_even "
+    "hausdorff_distance mean_boundary_f1 near_f1 near_precision near_recall relaxed_counts surface_dice "
+    "surface_distances tolerance_counts trimap_counts",
+    "metrics.instances": "InstanceCounts count_instances",
+    "metrics.isbi": "IsbiCounts RegionAgreement compare_regions count_slice",
+    "metrics.overlap": "Overlap count_overlap",
+    "models.encoders": "EncoderPlan ModuleEncoder TimmEncoder build_encoder dilates parse_encoder plan_encoder",
     "models.registry": "build_model model_options",
+    "postprocess.instances": "InstanceSettings find_instances split_by_distance tune watershed",
+    "postprocess.labels": "classes_of_instances from_cityscapes from_panoptic number_within_classes paint_classes "
+    "panoptic_to_rgb rgb_to_panoptic split_classes to_cityscapes to_panoptic",
+    "postprocess.polygons": "ObjectImage instances_to_geojson mask_to_geojson outlines to_coco",
+    "postprocess.rle": "box_counts coco_counts compress_counts decode_runs encode_runs expand_counts from_coco_rle "
+    "to_coco_rle",
     "task": "Task distinct_colours",
     "tiles": "Window fading_weights starts windows",
 }

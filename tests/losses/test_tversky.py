@@ -5,7 +5,16 @@ import torch
 from torch import Tensor
 
 from pixelwise.errors import UsageError
-from pixelwise.losses.tversky import dice, jaccard, tversky_index
+from pixelwise.losses.tversky import (
+    dice,
+    focal_tversky,
+    generalised_dice,
+    jaccard,
+    log_cosh_dice,
+    sensitivity_specificity,
+    tversky,
+    tversky_index,
+)
 from pixelwise.task import Task
 
 FLAG = Task.of(["wet"], kind="overlapping")
@@ -37,6 +46,105 @@ def test_the_index_of_the_worked_example(missed, invented, index):
 def test_dice_and_jaccard_of_the_worked_example():
     assert dice(LOGITS, MASK, FLAG).item() == pytest.approx(0.173913, abs=1e-6)
     assert jaccard(LOGITS, MASK, FLAG).item() == pytest.approx(1 - 1.9 / 2.7, abs=1e-6)
+
+
+def both_classes() -> Tensor:
+    """The worked example as two exclusive classes."""
+    return torch.cat([torch.zeros_like(LOGITS), LOGITS], dim=1)
+
+
+BOTH = Task.of(["background", "wet"])
+
+
+@pytest.mark.parametrize(
+    ("loss", "arguments", "expected"),
+    [
+        (dice, {"smooth": 0.0}, 0.222222),
+        (dice, {"smooth": 0.0, "squared": True}, 0.072848),
+        (jaccard, {"smooth": 0.0}, 0.363636),
+        (tversky, {"smooth": 0.0}, 0.255319),
+        (tversky, {"smooth": 0.0, "missed": 0.3, "invented": 0.7}, 1 - 0.813953),
+        (focal_tversky, {"smooth": 0.0}, 0.359180),
+        (focal_tversky, {"smooth": 0.0, "gamma": 4 / 3}, 0.161974),
+        (log_cosh_dice, {"smooth": 0.0}, 0.024491),
+        (sensitivity_specificity, {"sensitivity": 0.5, "squared": False}, 0.2),
+        # Squared errors 0.04 and 0.16 of two pixels that are there, 0.01 and 0.01 of two that are not.
+        (sensitivity_specificity, {}, 0.05 * 0.1 + 0.95 * 0.01),
+        (sensitivity_specificity, {"sensitivity": 1.0, "squared": False}, 1 - 0.7),
+        (sensitivity_specificity, {"sensitivity": 0.0, "squared": False}, 1 - 0.9),
+    ],
+)
+def test_the_losses_of_the_worked_example(loss, arguments, expected):
+    assert loss(LOGITS, MASK, FLAG, **arguments).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_generalised_dice_of_the_worked_example():
+    found = generalised_dice(both_classes(), MASK[:, 0], BOTH, smooth=0.0)
+    assert found.item() == pytest.approx(0.2, abs=1e-6)
+
+
+def test_the_generalised_dice_weighs_by_the_inverse_of_the_square():
+    logits, mask = random_case()
+    mask[..., 0], mask[0, 0, 0] = 1, 2
+    scores = logits.softmax(1).movedim(1, 0).flatten(1)
+    truth = torch.nn.functional.one_hot(mask, 3).movedim(-1, 0).flatten(1)
+    weights = 1 / truth.sum(1).double() ** 2
+    expected = 1 - 2 * (weights * (scores * truth).sum(1)).sum() / (weights * (scores + truth).sum(1)).sum()
+    torch.testing.assert_close(generalised_dice(logits, mask, THREE, smooth=0.0), expected)
+
+
+def test_an_absent_class_weighs_as_the_rarest_in_the_generalised_dice():
+    # One pixel of a, three of b, none of c, all scores 1/3: weights 1, 1/9 and 1.
+    found = generalised_dice(torch.zeros(1, 3, 1, 4), torch.tensor([[[0, 1, 1, 1]]]), THREE, smooth=0.0)
+    hits, sizes = 1 / 3 + 1 / 9, (4 / 3 + 1) + (4 / 3 + 3) / 9 + 4 / 3
+    assert found.item() == pytest.approx(1 - 2 * hits / sizes, abs=1e-6)
+
+
+def test_dice_and_jaccard_are_points_of_tversky():
+    logits, mask = random_case()
+    torch.testing.assert_close(tversky(logits, mask, THREE, missed=0.5, invented=0.5), dice(logits, mask, THREE))
+    torch.testing.assert_close(tversky(logits, mask, THREE, missed=1.0, invented=1.0), jaccard(logits, mask, THREE))
+    focal = focal_tversky(logits, mask, THREE, gamma=1.0)
+    torch.testing.assert_close(focal, tversky(logits, mask, THREE))
+
+
+def test_missing_costs_more_than_inventing_unless_asked_otherwise():
+    mask = torch.tensor([1, 1, 0, 0]).view(1, 1, 1, 4)
+    missing, inventing = (torch.tensor(row).view(1, 1, 1, 4) for row in ([9.0, -9, -9, -9], [9.0, 9, 9, -9]))
+    assert tversky(missing, mask, FLAG) > tversky(inventing, mask, FLAG)
+    assert tversky(missing, mask, FLAG, missed=0.1, invented=0.9) < tversky(
+        inventing, mask, FLAG, missed=0.1, invented=0.9
+    )
+
+
+def test_an_index_of_nothing_by_nothing_is_one():
+    logits, mask = torch.full((1, 1, 1, 2), -1e4), torch.zeros(1, 1, 1, 2)
+    assert tversky_index(logits, mask, FLAG, smooth=0.0).tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("loss", "arguments", "said"),
+    [
+        (tversky, {"missed": -1.0}, "missed = -1: choose a number of at least 0"),
+        (tversky, {"invented": float("inf")}, "invented = inf"),
+        (dice, {"smooth": -0.5}, "smooth = -0.5"),
+        (focal_tversky, {"gamma": 0.0}, "gamma = 0: choose a number of at least 0.01"),
+        (generalised_dice, {"smooth": float("nan")}, "smooth = nan"),
+        (sensitivity_specificity, {"sensitivity": 2.0}, "sensitivity = 2: choose a number from 0 to 1"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(loss, arguments, said):
+    with pytest.raises(UsageError, match=said):
+        loss(LOGITS, MASK, FLAG, **arguments)
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_it_is_the_dice_loss_of_monai(squared):
+    monai = pytest.importorskip("monai.losses")
+    logits, mask = random_case()
+    truth = torch.nn.functional.one_hot(mask, 3).movedim(-1, 1)
+    theirs = monai.DiceLoss(softmax=True, batch=True, squared_pred=squared, smooth_nr=1, smooth_dr=1)
+    torch.testing.assert_close(dice(logits, mask, THREE, squared=squared), theirs(logits, truth.double()))
 
 
 def test_the_mean_is_over_the_classes():

@@ -33,7 +33,7 @@ def _mean_error(
     penalty: Callable[[Tensor], Tensor], logits_BKHW: Tensor, mask_BKHW: Tensor, task: Task, weight_BHW: Tensor | None
 ) -> Tensor:
     if task.kind != "values":
-        raise UsageError("the losses l1 and l2 are for tasks of values; choose ce, dice or jaccard")
+        raise UsageError("the losses l1 and l2 are for tasks of values; choose another, such as ce or dice")
     counts_BKHW = task.counts(mask_BKHW)
     truth_BKHW = mask_BKHW.where(counts_BKHW, 0.0)  # before the subtraction, so that no NaN reaches a gradient
     error_BKHW = penalty(task.activate(logits_BKHW) - truth_BKHW).where(counts_BKHW, 0.0)
