@@ -72,6 +72,10 @@ def test_a_configuration_never_changes_after_reading():
         ("training.scales=[0.5, 0.75, 1]", (0.5, 0.75, 1.0)),
         ("predict.scales=[1]", (1.0,)),
         ("training.freeze=1", 1.0),
+        ("data.target=borders", "borders"),
+        ("training.class_weights=none", "none"),
+        ("training.class_weights=median", "median"),
+        ("training.class_weight_values=[1, 0, 2.5]", (1.0, 0.0, 2.5)),
     ],
 )
 def test_an_override_of_every_type(text, value):
@@ -96,6 +100,11 @@ def test_values_can_be_replaced_in_a_copy():
     assert config.training.steps is None
     with pytest.raises(UsageError, match=r"training\.steps = 0"):
         config.with_values({"training": {"steps": 0}})
+
+
+def test_the_width_of_borders_counts_only_where_they_are_learned():
+    assert RunConfig().data.border_width == with_override("data.border=7").data.border_width == 0
+    assert with_override("data.border=7").with_values({"data": {"target": "borders"}}).data.border_width == 7
 
 
 def test_a_model_takes_any_argument():
@@ -136,6 +145,11 @@ def test_what_an_encoder_starts_from_is_no_argument_of_the_network():
         ("training.freeze=1.5", "less than or equal to 1"),
         ("training.encoder_rate=0", "greater than 0"),
         ("training.auxiliary=-1", "greater than or equal to 0"),
+        ("data.target=instances", "'classes' or 'borders'"),
+        ("data.border=0", "greater than or equal to 1"),
+        ("training.class_weights=mean", "'none', 'inverse', 'median' or 'effective'"),
+        ("training.class_weight_values=[1, -1]", "greater than or equal to 0"),
+        ("training.border_sigma=0", "greater than 0"),
         ("model.encoder_sha256=abc", "should match pattern"),
     ],
 )

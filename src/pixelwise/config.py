@@ -26,12 +26,17 @@ def _text(value: Any) -> Any:
     return "" if value is None else value
 
 
+def _word(value: Any) -> Any:
+    return "none" if value is None else value
+
+
 def _with_one(scales: tuple[float, ...]) -> tuple[float, ...]:
     if scales and (1 not in scales or len(set(scales)) < len(scales)):
         raise PydanticCustomError("scales", "give different numbers, and 1 among them, such as [0.5,0.75,1]")
     return scales
 
 
+ClassWeights = Annotated[Literal["none", "inverse", "median", "effective"], BeforeValidator(_word)]
 Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], AfterValidator(_with_one)]
 
 
@@ -52,8 +57,17 @@ class DataConfig(Section):
     """mask value that counts nowhere; empty: found (11 for CamVid, else 255 where it occurs)"""
     masks: Literal["auto", "index", "binary", "colours", "instances"] = "auto"
     """what the values in the masks are; auto: found by reading all of them"""
+    target: Literal["classes", "borders"] = "classes"
+    """borders: masks of single objects are learned as inside and border, so that touching objects can be told apart"""
+    border: int = Field(2, ge=1, le=50)
+    """for the target borders: a pixel is border where two objects are within so many pixels of it"""
     validation: float = Field(0.15, gt=0, lt=1)
     """share of the training images kept out to choose the best model, where the folder has no such part itself"""
+
+    @property
+    def border_width(self) -> int:
+        """Width in pixels of the borders that are learned, 0 where the classes are learned as they are."""
+        return self.border if self.target == "borders" else 0
 
 
 class ModelConfig(BaseModel):
@@ -116,6 +130,14 @@ class TrainingConfig(Section):
     """height and width of a crop, pixels; empty: chosen from the sizes of the images"""
     loss: str = "ce+dice"
     """sum of losses from pixelwise.losses.LOSSES, each with an optional factor: 0.5*ce+dice"""
+    class_weights: ClassWeights = "none"
+    """weight of each class in the loss: by inverse or median frequency or effective number of its training pixels"""
+    class_weight_values: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    """these weights, by class: filled in by the first run, checked when the plan is run again; your own with none"""
+    border_weight: float = Field(0.0, ge=0, le=1000)
+    """added to the weight of background between objects (U-Net: 10), which are pieces of all classes but the first"""
+    border_sigma: float = Field(5.0, gt=0, le=100)
+    """pixels: that weight falls to 61 % where the distances to the two nearest objects together are so large"""
     auxiliary: float = Field(0.0, ge=0, le=10)
     """weight of the same loss on the network's intermediate maps (deep supervision); 0: none; PSPNet has 0.4"""
     scales: Scales = ()

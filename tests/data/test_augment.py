@@ -13,7 +13,7 @@ from scipy import ndimage
 from scipy.interpolate import CubicHermiteSpline
 
 from pixelwise.config import AugmentConfig
-from pixelwise.data.augment import Change, Preparation, augment, draw_change, source_map
+from pixelwise.data.augment import Change, Preparation, augment, draw_change, source_map, warp_weight
 from pixelwise.data.crops import Place, place_crop
 from pixelwise.data.images import read_image
 from pixelwise.data.normalise import Normalisation, measure
@@ -186,6 +186,25 @@ def test_the_chosen_pixel_is_seen_however_the_crop_is_deformed(seed: int) -> Non
     expected = np.rot90(expected, drawn.turns)
     _, mask = augment(np.zeros((90, 70, 1)), mask_HW, change=drawn, place=place, preparation=prepared((24, 25)))
     assert mask[np.nonzero(np.fliplr(expected) if drawn.mirrored else expected)].item() == 7
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_weights_move_with_the_image_and_are_0_outside(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    weight_HW, crop = waves(60, 50)[..., 0] + 200, (48, 56)
+    drawn, place = draw_change(rng, STRONG.model_copy(update=GEOMETRY)), Place(top=-3, left=5)
+    prepare = prepared(crop)
+    image, mask = augment(weight_HW[..., None], np.ones((60, 50)), change=drawn, place=place, preparation=prepare)
+    found = warp_weight(weight_HW, change=drawn, place=place, preparation=prepare)
+    assert (found.dtype, found.shape) == (np.float32, crop)
+    inside = ndimage.binary_erosion(mask == 1, np.ones((5, 5)), border_value=1)
+    outside = ndimage.binary_erosion(mask == 255, np.ones((5, 5)), border_value=1)
+    assert inside.any()
+    assert outside.any()
+    np.testing.assert_allclose(found[inside], image[inside][..., 0], rtol=1e-5)
+    assert not found[outside].any()
+    still = warp_weight(weight_HW, change=change(turns=1), place=ORIGIN, preparation=prepared((50, 60)))
+    np.testing.assert_array_equal(still, np.rot90(weight_HW))
 
 
 def test_brightness_and_contrast() -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelwise.data.dataset import open_dataset, open_like, read_pair
+from pixelwise.data.masks import Coding
 from pixelwise.errors import DataError, UsageError
 
 RNG = np.random.default_rng(0)
@@ -153,3 +154,23 @@ def test_a_colour_can_be_declared_void(tmp_path: Path) -> None:
     assert dataset.task.names == ("#0000ff", "#ff0000")
     assert dataset.read(dataset.samples[0])[1].tolist() == [[255, 1, 0]] * 2
     assert open_dataset(tmp_path).task.names == ("#000000", "#0000ff", "#ff0000")
+
+
+def test_borders_between_objects_are_a_class_that_a_model_remembers(tmp_path: Path) -> None:
+    numbers = np.array([[1, 1, 0, 2, 2, 0]] * 4, np.uint16)
+    data = open_dataset(fill(tmp_path / "one", {"a": numbers, "b": 0 * numbers}), border=1, classes=("no", "cell"))
+    assert data.task.names == ("no", "cell", "border")
+    assert data.survey.pixels == (24 + 4, 16, 4)
+    assert data.read(data.samples[0])[1].tolist() == [[1, 1, 2, 1, 1, 0]] * 4
+    assert data.read_instances(data.samples[0]).tolist() == numbers.tolist()
+    coding = Coding.from_dict(data.coding.to_dict())
+    other = open_like(fill(tmp_path / "two", {"c": numbers[:, ::-1].copy()}), task=data.task, coding=coding)
+    assert other.survey.pixels == (4, 16, 4)
+    assert other.read(other.samples[0])[1].tolist() == [[0, 1, 1, 2, 1, 1]] * 4
+
+
+def test_instances_of_a_mask_of_classes_are_its_pieces(tmp_path: Path) -> None:
+    data = open_dataset(fill(tmp_path, {"a": mask_of(0, 255, 255, 0, 255)}))
+    instances_HW = data.read_instances(data.samples[0])
+    assert (instances_HW.max(), instances_HW.dtype) == (2, np.int32)
+    assert np.array_equal(instances_HW > 0, data.read(data.samples[0])[1] > 0)

@@ -48,6 +48,8 @@ def assert_equal(first: list[Batch], second: list[Batch]) -> None:
         assert torch.equal(one.image_BCHW, other.image_BCHW)
         assert torch.equal(one.mask_BHW, other.mask_BHW)
         assert one.names == other.names
+        assert (one.weight_BHW is None) is (other.weight_BHW is None)
+        assert one.weight_BHW is None or torch.equal(one.weight_BHW, other.weight_BHW)
 
 
 def test_a_batch_is_what_a_network_takes() -> None:
@@ -142,10 +144,11 @@ def test_images_are_kept_while_there_is_room(kept_bytes: int, readings: int | No
 
     sequence = samples(read=counted, kept_bytes=kept_bytes)
     kept = [sequence.sample(number) for number in range(3 * COUNT)]
-    for (image, mask), number in zip(kept, range(3 * COUNT), strict=True):
+    for (image, mask, weight), number in zip(kept, range(3 * COUNT), strict=True):
         expected = samples(kept_bytes=0).sample(number)
         np.testing.assert_array_equal(image, expected[0])
         np.testing.assert_array_equal(mask, expected[1])
+        assert weight is expected[2] is None
     expected_counts = [readings] * COUNT if readings else [1, 1, 3, 3, 3]
     assert sorted(counts.values()) == expected_counts
 
@@ -200,6 +203,46 @@ def test_your_own_step_comes_last_and_is_repeatable() -> None:
 def test_your_own_step_must_keep_the_shape(step: Callable[..., Any]) -> None:
     with pytest.raises(UsageError, match=r"must keep \(16, 12, 3\) and \(16, 12\)"):
         stream(0, 1, own_step=step)
+
+
+def weigh(index: int) -> np.ndarray:
+    """The first channel of image `index`, as a weight."""
+    return read(index)[0][..., 0].astype(np.float32)
+
+
+def test_weights_are_those_of_the_image_for_any_number_of_workers() -> None:
+    plain = AugmentConfig(
+        flip=True, turn=False, rotate=20, scale=0.2, elastic=3, brightness=0, contrast=0, noise=0, blur=0, balance=0
+    )
+    batches = stream(0, 4, settings=plain, weigh=weigh)
+    for workers in (1, 2):
+        assert_equal(batches, stream(0, 4, settings=plain, weigh=weigh, workers=workers))
+    for batch, without in zip(batches, stream(0, 4, settings=plain), strict=True):
+        assert without.weight_BHW is None
+        assert batch.weight_BHW is not None
+        assert torch.equal(batch.image_BCHW, without.image_BCHW)
+        inside = torch.nn.functional.max_pool2d((batch.mask_BHW == 255).float(), 3, 1) == 0  # without the outer pixels
+        weight, grey = batch.weight_BHW[:, 1:-1, 1:-1], batch.image_BCHW[:, 0, 1:-1, 1:-1]
+        torch.testing.assert_close(weight[inside], grey[inside], rtol=1e-5, atol=1e-3)
+
+
+def test_weights_are_computed_once_and_counted_with_the_image() -> None:
+    counts: Counter[int] = Counter()
+
+    def counted(index: int) -> np.ndarray:
+        counts[index] += 1
+        return weigh(index)
+
+    sequence = samples(weigh=counted)
+    for number in range(3 * COUNT):
+        sequence.sample(number)
+    assert set(counts.values()) == {1}
+    assert sequence._kept.bytes == COUNT * (1200 * (4 + 4) + 1001 * 8)
+
+
+def test_your_own_step_and_weights_do_not_go_together() -> None:
+    with pytest.raises(UsageError, match=r"training\.border_weight=0"):
+        samples(own_step=darken, weigh=weigh)
 
 
 @pytest.mark.parametrize(

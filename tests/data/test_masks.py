@@ -16,7 +16,8 @@ from PIL import Image
 
 from pixelwise.data.layouts import Source
 from pixelwise.data.mask_coding import MaskOptions, count_mask, infer_coding
-from pixelwise.data.masks import Coding, read_mask, run_unique
+from pixelwise.data.masks import Coding, read_mask, read_objects, run_unique
+from pixelwise.data.targets import border_target
 from pixelwise.errors import DataError, PixelwiseError, UsageError
 from pixelwise.task import Task, distinct_colours
 
@@ -38,7 +39,7 @@ def save(path: Path, mask: NDArray[Any], palette: list[int] | None = None) -> So
 
 def infer(sources: list[tuple[Source, ...]], **options: Any) -> tuple[Coding, Task]:
     chosen = MaskOptions(**options)
-    return infer_coding([count_mask(masks, chosen.masks) for masks in sources], chosen)
+    return infer_coding([count_mask(masks, chosen.counted) for masks in sources], chosen)
 
 
 def opened(tmp_path: Path, *masks: NDArray[Any], suffix: str = "png", **options: Any) -> Any:
@@ -175,6 +176,61 @@ def test_one_file_per_object_is_their_union(tmp_path: Path) -> None:
         count_mask(sources, "index")
 
 
+# Objects
+
+
+@pytest.mark.parametrize("shape", ["numbers", "colours", "palette", "files"])
+def test_objects_are_read_however_they_are_told_apart(tmp_path: Path, shape: str) -> None:
+    if shape == "files":
+        sources = tuple(save(tmp_path / f"{k}.png", (k == INDEX) * np.uint8(255)) for k in (1, 2))
+    else:
+        mask = {"numbers": INDEX.astype(np.uint16) * 300, "colours": COLOURS[INDEX], "palette": INDEX}[shape]
+        sources = (save(tmp_path / "a.png", mask, palette=COLOURS.ravel().tolist() if shape == "palette" else None),)
+    coding, task = infer([sources], masks="instances")
+    assert coding == Coding(kind="instances")
+    expected = np.array([0, 2, 1])[INDEX] if shape == "colours" else INDEX  # colours go by their number
+    objects_HW = read_objects(sources, coding, task)
+    assert (objects_HW.tolist(), objects_HW.dtype) == (expected.tolist(), np.int32)
+    coding, task = infer([sources], border=1)
+    assert (coding, task.names) == (Coding(kind="instances", border=1), ("background", "object", "border"))
+    assert read_mask(sources, coding, task).tolist() == border_target(INDEX, width=1).tolist()
+
+
+def test_the_first_file_that_claims_a_pixel_has_it(tmp_path: Path) -> None:
+    sources = [save(tmp_path / f"{k}.png", np.array([row], np.uint8)) for k, row in enumerate(([0, 1, 1], [9, 9, 0]))]
+    assert read_objects(sources, Coding(kind="instances"), Task.of(["a", "b"])).tolist() == [[2, 1, 1]]
+
+
+def test_void_is_no_object_and_stays_void_beside_borders(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.png", np.array([[7, 3, 3, 255, 255, 5]], np.uint8))
+    coding, task = infer([(source,)], border=1, ignore_index=255, classes=("none", "cell"))
+    assert (task.names, task.ignore_index) == (("none", "cell", "border"), 255)
+    assert read_objects([source], coding, task).tolist() == [[3, 1, 1, -1, -1, 2]]
+    assert read_mask([source], coding, task).tolist() == [[2, 2, 1, 255, 255, 1]]
+
+
+def test_objects_of_classes_are_the_connected_pieces_of_all_but_the_first(tmp_path: Path) -> None:
+    mask = np.array([[1, 0, 1, 2], [0, 1, 0, 2], [255, 0, 2, 0]], np.uint8)
+    coding, task, _ = opened(tmp_path, mask)
+    objects_HW = read_objects([Source(tmp_path / "0.png")], coding, task)
+    assert objects_HW.dtype == np.int32
+    assert objects_HW.tolist() == [[1, 0, 2, 4], [0, 3, 0, 4], [-1, 0, 5, 0]]
+
+
+def test_borders_need_two_objects_told_apart(tmp_path: Path) -> None:
+    refused(tmp_path, FOREGROUND * np.uint8(255), text="no mask holds two objects", border=2)
+    refused(tmp_path, np.where(INDEX, -1, 0), text="value -1", suffix="tif", border=2)
+    for options, text in (
+        ({"masks": "index"}, "data.masks=index has none"),
+        ({"layout": "camvid"}, "the masks of camvid hold classes"),
+    ):
+        with pytest.raises(UsageError, match=text):
+            _ = MaskOptions(border=2, **options).counted
+    with pytest.raises(UsageError, match="4 class names"):
+        opened(tmp_path, INDEX, border=2, classes=("a", "b", "c", "d"))
+    assert opened(tmp_path, INDEX, border=2, classes=("a", "b", "c"))[1].names == ("a", "b", "c")
+
+
 def test_named_classes_may_be_absent_or_start_at_one(tmp_path: Path) -> None:
     names = ("a", "b", "c", "d")
     assert opened(tmp_path, void_where(INDEX, 1, 3), classes=names)[0].values == (0, 1, 2, 3)
@@ -283,6 +339,7 @@ def test_a_foreign_value_is_named_when_read(tmp_path: Path) -> None:
         Coding(kind="index", values=(1, 2, 3), void=(-1,)),
         Coding(kind="colours", values=("#000000", "#00ff7f")),
         Coding(kind="instances"),
+        Coding(kind="instances", void=(255,), border=3),
     ],
 )
 def test_codings_survive_json(coding: Coding) -> None:
@@ -305,6 +362,10 @@ def test_codings_survive_json(coding: Coding) -> None:
         {"kind": "colours", "values": ["black", "#ffffff"], "void": []},
         {"kind": "instances", "values": [1], "void": []},
         {"kind": ["index"], "values": [0, 1], "void": []},
+        {"kind": "index", "values": [0, 1], "void": [], "border": 2},
+        {"kind": "instances", "values": [], "void": [], "border": -1},
+        {"kind": "instances", "values": [], "void": [], "border": 1.5},
+        {"kind": "instances", "values": [], "void": [], "border": True},
     ],
 )
 def test_foreign_codings_are_refused(values: dict[str, Any]) -> None:

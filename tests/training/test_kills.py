@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,6 +42,13 @@ LEARNING = (
     "training.encoder_rate=0.5",
     "training.stage_rate=0.5",
 )
+WEIGHTS = (
+    "data.target=borders",
+    "data.border=1",
+    "training.class_weights=median",
+    "training.border_weight=10",
+    "training.workers=1",
+)
 UNFROZEN = 3  # round(0.34 * 9), which is also a checkpoint
 POINTS = (
     "before-open",
@@ -59,6 +68,9 @@ class Runs:
 
     def __init__(self, folder: Path) -> None:
         self.data = write_data_set(folder / "cells", images=6, size=(48, 48), channels=1, seed=3)
+        self.objects = write_data_set(folder / "objects", images=6, size=(80, 80), channels=1, seed=3)
+        shutil.rmtree(self.objects / "masks")
+        (self.objects / "instances").rename(self.objects / "masks")
         self._process = subprocess.Popen(
             [sys.executable, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -68,7 +80,8 @@ class Runs:
     ) -> dict:
         """One `pixelwise train --resume` in a child; its exit code and duration."""
         folder.mkdir(exist_ok=True)
-        arguments = ["train", str(self.data), *SETTINGS, *more, "--name", "run", "--resume"]
+        data = self.objects if "data.target=borders" in more else self.data
+        arguments = ["train", str(data), *SETTINGS, *more, "--name", "run", "--resume"]
         environment = {"PIXELWISE_TEST_CRASH": crash}
         order = {"arguments": arguments, "environment": environment, "folder": str(folder)}
         order |= {"kill_after": kill_after, "file_limit": file_limit}
@@ -245,6 +258,21 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
     runs.train(tmp_path, crash="mid-epoch:1")
     equal(finish(runs, tmp_path), reference)
     assert "checkpoint.safetensors cannot be used" in (tmp_path / "output.txt").read_text()
+
+
+def test_borders_and_weights_killed_and_resumed(runs: Runs, tmp_path: Path) -> None:
+    whole = finish(runs, tmp_path / "whole", *WEIGHTS)
+    killed = tmp_path / "killed"
+    # Another number of workers before the kill than after it.
+    assert runs.train(killed, *WEIGHTS, "training.workers=0", crash="mid-epoch:5")["code"] == 137
+    again = finish(runs, killed, *WEIGHTS)
+    for key in ("checkpoint", "history", "scores"):
+        assert again[key] == whole[key], key
+    plan = (tmp_path / "whole" / "runs" / "run" / "plan.toml").read_text()
+    assert 'target = "borders"' in plan
+    assert re.search(r"class_weight_values = \[[\d.]+, [\d.]+, [\d.]+\]", plan)
+    coding = Bundle.load(tmp_path / "whole" / "runs" / "run" / "model.safetensors").coding
+    assert (coding.kind, coding.border) == ("instances", 1)
 
 
 @pytest.fixture

@@ -134,16 +134,12 @@ def augment(
     nearest pixel, so no value arises that was not there. Values of masks are exact up to 2**24.
     Raises DataError where the image has another number of channels than the normalisation.
     """
-    # Where the crop comes from
-    centre = _centre(change, place, preparation.crop)
-    reach = np.abs(change.linear) @ _half(preparation.crop) + CUBIC_REACH * np.abs(change.grid).max(axis=(1, 2))
-    rows, columns = (_span(centre[axis], reach[axis], mask_HW.shape[axis]) for axis in (0, 1))
-    source = source_map(change, preparation.crop, centre=(centre[0] - rows.start, centre[1] - columns.start))
+    part, source = _part(mask_HW.shape, change=change, place=place, crop=preparation.crop)
 
     # Grey values first, on the part of the image that is needed, then one interpolation of each
     adjusted = preparation.normalisation.adjusted(gain=change.gain, shift=change.shift)
-    image = _warp_image(adjusted.apply(image_HWC[rows, columns]), source)
-    mask = _warp_mask(mask_HW[rows, columns], source, preparation.void)
+    image = _warp_image(adjusted.apply(image_HWC[part]), source)
+    mask = _warp_mask(mask_HW[part], source, preparation.void)
 
     # What a camera adds
     if change.blur:
@@ -151,6 +147,17 @@ def augment(
     if change.noise:
         image += change.noise * _normal_numbers(image.shape, change.noise_seed)
     return image, mask
+
+
+def warp_weight(
+    weight_HW: NDArray[np.float32], *, change: Change, place: Place, preparation: Preparation
+) -> NDArray[np.float32]:
+    """The crop that `augment` makes of an image and its mask, of a weight for each pixel: interpolated, 0 outside."""
+    part, source = _part(weight_HW.shape, change=change, place=place, crop=preparation.crop)
+    warped = cv2.remap(
+        weight_HW[part], source[1], source[0], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0.0
+    )
+    return warped.astype(np.float32, copy=False)
 
 
 def source_map(change: Change, crop: tuple[int, int], *, centre: tuple[float, float]) -> NDArray[np.float32]:
@@ -167,6 +174,16 @@ def source_map(change: Change, crop: tuple[int, int], *, centre: tuple[float, fl
     by_column = np.stack([*_cubic_weights(column_offsets, crop[1]).T, np.ones(crop[1]), column_offsets])
     # Row by row, because larger products would go to several threads
     return (by_row[:, :, None] @ by_column.astype(np.float32)).reshape(2, *crop)
+
+
+def _part(
+    shape: tuple[int, ...], *, change: Change, place: Place, crop: tuple[int, int]
+) -> tuple[tuple[slice, slice], NDArray[np.float32]]:
+    """The part of an image that a crop comes from, and the map from the crop to the points of that part."""
+    centre = _centre(change, place, crop)
+    reach = np.abs(change.linear) @ _half(crop) + CUBIC_REACH * np.abs(change.grid).max(axis=(1, 2))
+    rows, columns = (_span(centre[axis], reach[axis], shape[axis]) for axis in (0, 1))
+    return (rows, columns), source_map(change, crop, centre=(centre[0] - rows.start, centre[1] - columns.start))
 
 
 def _centre(change: Change, place: Place, crop: tuple[int, int]) -> NDArray[np.float64]:

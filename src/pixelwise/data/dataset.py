@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -23,7 +23,7 @@ from pixelwise.data.doctor import Evidence, examine, gather
 from pixelwise.data.images import read_header, read_image
 from pixelwise.data.layouts import Folder, Sample, find_samples
 from pixelwise.data.mask_coding import MaskCount, MaskOptions, check_codes, count_mask, infer_coding
-from pixelwise.data.masks import Coding, MaskKind, read_mask
+from pixelwise.data.masks import Coding, MaskKind, read_mask, read_objects
 from pixelwise.data.stored import ImageHeader
 from pixelwise.data.survey import Survey, make_survey
 from pixelwise.errors import DataError, Finding, ImageFileError, UsageError, printable
@@ -52,23 +52,42 @@ class Dataset:
         """The image (H, W, C) of a sample and its mask (H, W) of class indices."""
         return read_pair(sample, self.coding, self.task)
 
+    def read_instances(self, sample: Sample) -> NDArray[np.int32]:
+        """The objects (H, W) of a sample: 0 background and void, else the number of an object, from 1.
+
+        They are what the masks number, or the 4-connected pieces of each class but the first (see `read_objects`).
+        """
+        instances_HW: NDArray[np.int32] = np.maximum(read_objects(sample.masks, self.coding, self.task), 0)
+        return instances_HW
+
 
 def open_dataset(
-    path: Path, *, classes: Sequence[str] = (), ignore_index: int | None = None, masks: str = "auto"
+    path: Path,
+    *,
+    classes: Sequence[str] = (),
+    ignore_index: int | None = None,
+    masks: str = "auto",
+    border: int = 0,
 ) -> Dataset:
     """Find images and masks under `path`, read all masks, and infer what their values mean.
 
     `classes` names the classes in the order of their values, `ignore_index` is the value that counts nowhere, `masks`
-    is one of auto, index, binary, colours and instances. Raises DataError with a Finding for everything that is wrong.
+    is one of auto, index, binary, colours and instances. With a `border` above 0, masks of single objects are read as
+    background, inside and border of objects, with borders of that width in pixels (see `data/targets.py`); `classes`
+    then names background and object. Raises DataError with a Finding for everything that is wrong.
     """
     known: dict[str, MaskKind] = {kind: kind for kind in get_args(MaskKind)}
     if masks != "auto" and masks not in known:
         raise UsageError(f"unknown kind of masks {masks!r}; choose auto or one of {', '.join(known)}")
     folder, samples = _with_masks(path)
-    headers, counts = _read_all(path, samples, masks)
     options = MaskOptions(
-        classes=tuple(classes), ignore_index=ignore_index, masks=known.get(masks, "auto"), layout=folder.layout
+        classes=tuple(classes),
+        ignore_index=ignore_index,
+        masks=known.get(masks, "auto"),
+        layout=folder.layout,
+        border=border,
     )
+    headers, counts = _read_all(path, samples, options.counted)
     coding, task = infer_coding(counts, options)
     return _checked(folder, headers, counts, coding, task)
 
@@ -138,6 +157,8 @@ def _checked(
     pairs: list[Evidence] = [
         gather(sample, header, count, coding) for sample, header, count in zip(samples, headers, counts, strict=True)
     ]
+    if coding.border:
+        pairs = _recounted(pairs, coding, task)
     findings = examine(pairs, task)
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
@@ -147,3 +168,15 @@ def _checked(
         total.update(pair.classes)
     survey = make_survey(folder, headers, counts=dict(total), coding=coding, task=task)
     return Dataset(folder=folder, samples=samples, task=task, coding=coding, survey=survey, findings=tuple(findings))
+
+
+def _recounted(pairs: Sequence[Evidence], coding: Coding, task: Task) -> list[Evidence]:
+    """The same evidence with the pixels of borders, which do not follow from the codes alone."""
+
+    def recount(pair: Evidence) -> Evidence:
+        labels, pixels = np.unique(read_mask(pair.sample.masks, coding, task), return_counts=True)
+        classes = np.where(labels < task.outputs, labels.astype(np.int64), -1)
+        return replace(pair, classes=dict(zip(classes.tolist(), pixels.tolist(), strict=True)))
+
+    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+        return list(pool.map(recount, pairs))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from pixelwise.data.augment import Preparation, augment, draw_change
+from pixelwise.data.augment import Preparation, augment, draw_change, warp_weight
 from pixelwise.data.crops import ClassPixels, draw_pixel, find_class_pixels, place_crop
 from pixelwise.data.memory import KEPT_BYTES, Kept
 from pixelwise.errors import DataError, PixelwiseError, TrainingError, UsageError, printable
@@ -29,6 +29,7 @@ from pixelwise.errors import DataError, PixelwiseError, TrainingError, UsageErro
 ORDER, SAMPLE, PIXELS, OWN_STEP = range(4)
 Pair = tuple[NDArray[Any], NDArray[Any]]
 Read = Callable[[int], Pair]
+Weigh = Callable[[int], NDArray[np.float32]]
 OwnStep = Callable[[NDArray[np.float32], NDArray[np.int64], np.random.Generator], Pair]
 
 
@@ -38,11 +39,13 @@ class Batch(NamedTuple):
     image_BCHW  float32, normalised; the channels of a pixel lie side by side in memory (channels last)
     mask_BHW    int64: class indices and void
     names       the file of each image
+    weight_BHW  float32: what comes on top of the weight of each pixel in the loss; None: nothing
     """
 
     image_BCHW: Tensor
     mask_BHW: Tensor
     names: tuple[str, ...]
+    weight_BHW: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,16 +82,26 @@ class Steps:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """An image with its mask in memory, and where the mask's classes are."""
+    """An image with its mask and the weights of its pixels in memory, and where the mask's classes are."""
 
     image_HWC: NDArray[Any]
     mask_HW: NDArray[Any]
     pixels: ClassPixels
+    weight_HW: NDArray[np.float32] | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory."""
-        return self.image_HWC.nbytes + self.mask_HW.nbytes + sum(p.nbytes for p in self.pixels.values())
+        arrays = [self.image_HWC, self.mask_HW, *self.pixels.values()]
+        return sum(array.nbytes for array in arrays) + (0 if self.weight_HW is None else self.weight_HW.nbytes)
+
+
+class Crop(NamedTuple):
+    """One training sample; weight_HW is None where the pixels of the image have no weights of their own."""
+
+    image_HWC: NDArray[np.float32]
+    mask_HW: NDArray[np.int64]
+    weight_HW: NDArray[np.float32] | None
 
 
 @dataclass(kw_only=True)
@@ -101,6 +114,7 @@ class TrainingSamples:
     seed         of the order, the crops and the augmentation
     own_step     a further augmentation of yours, after ours: (image_HWC, mask_HW, rng) -> (image_HWC, mask_HW),
                  of unchanged shape, with all its random numbers from `rng`
+    weigh        what comes on top of the weight of each pixel in the loss: (H, W) of an index; None: nothing
     kept_bytes   decoded images stay in memory up to this many bytes; the others are read each time
     """
 
@@ -109,6 +123,7 @@ class TrainingSamples:
     preparation: Preparation
     seed: int
     own_step: OwnStep | None = None
+    weigh: Weigh | None = None
     kept_bytes: int = KEPT_BYTES
     _kept: Kept[int, Decoded] = field(init=False, repr=False)
     _order: tuple[int, NDArray[np.int64]] = field(default=(-1, np.zeros(0, np.int64)), init=False, repr=False)
@@ -116,6 +131,11 @@ class TrainingSamples:
     def __post_init__(self) -> None:
         if not self.names:
             raise UsageError("there are no training images; give at least one")
+        if self.weigh is not None and self.own_step is not None:
+            raise UsageError(
+                "your own augmentation may move pixels, and their weights would stay behind; train without weights of "
+                "borders (training.border_weight=0), or without own_step"
+            )
         self._kept = Kept(read=self._decode, size=operator.attrgetter("nbytes"), limit=self.kept_bytes)
 
     def index(self, number: int) -> int:
@@ -125,8 +145,8 @@ class TrainingSamples:
             self._order = epoch, random_numbers(self.seed, ORDER, epoch).permutation(len(self.names))
         return int(self._order[1][position])
 
-    def sample(self, number: int) -> Pair:
-        """Sample `number`: image (H, W, C) and mask (H, W) of the crop's size."""
+    def sample(self, number: int) -> Crop:
+        """Sample `number`: image (H, W, C), mask (H, W) and weights (H, W) of the crop's size."""
         index, epoch = self.index(number), number // len(self.names)
         decoded, rng = self._kept(index), random_numbers(self.seed, SAMPLE, epoch, index)
         settings, crop = self.preparation.settings, self.preparation.crop
@@ -136,19 +156,30 @@ class TrainingSamples:
         image_HWC, mask_HW = augment(
             decoded.image_HWC, decoded.mask_HW, change=change, place=place, preparation=self.preparation
         )
-        if self.own_step is None:
-            return image_HWC, mask_HW
-        return _change_by_user(self.own_step, image_HWC, mask_HW, random_numbers(self.seed, OWN_STEP, epoch, index))
+        weight_HW = None
+        if decoded.weight_HW is not None:
+            weight_HW = warp_weight(decoded.weight_HW, change=change, place=place, preparation=self.preparation)
+        if self.own_step is not None:
+            rng = random_numbers(self.seed, OWN_STEP, epoch, index)
+            image_HWC, mask_HW = _change_by_user(self.own_step, image_HWC, mask_HW, rng)
+        return Crop(image_HWC, mask_HW, weight_HW)
 
     def batch(self, numbers: Sequence[int]) -> Batch:
         """Some samples as tensors."""
         height, width = self.preparation.crop
         images_BHWC = np.empty((len(numbers), height, width, self.preparation.normalisation.channels), np.float32)
         masks_BHW = np.empty((len(numbers), height, width), np.int64)
+        weights_BHW = None if self.weigh is None else np.empty((len(numbers), height, width), np.float32)
         for place, number in enumerate(numbers):
-            images_BHWC[place], masks_BHW[place] = self.sample(number)
-        names = tuple(self.names[self.index(number)] for number in numbers)
-        return Batch(torch.from_numpy(images_BHWC).permute(0, 3, 1, 2), torch.from_numpy(masks_BHW), names)
+            images_BHWC[place], masks_BHW[place], weight_HW = self.sample(number)
+            if weights_BHW is not None:
+                weights_BHW[place] = weight_HW
+        return Batch(
+            image_BCHW=torch.from_numpy(images_BHWC).permute(0, 3, 1, 2),
+            mask_BHW=torch.from_numpy(masks_BHW),
+            names=tuple(self.names[self.index(number)] for number in numbers),
+            weight_BHW=None if weights_BHW is None else torch.from_numpy(weights_BHW),
+        )
 
     def share_memory(self, workers: int) -> None:
         """Keep only this worker's share of the bytes; each of the `workers` has a memory of its own."""
@@ -161,16 +192,18 @@ class TrainingSamples:
                 f"{printable(self.names[index])}: the image is {image_HWC.shape[:2]}, its mask {mask_HW.shape} "
                 "(rows, columns); they must be equal: correct the mask"
             )
+        weight_HW = None if self.weigh is None else self.weigh(index)
+        assert weight_HW is None or weight_HW.shape == mask_HW.shape, "weights are of the pixels of the mask"
         rng = random_numbers(self.seed, PIXELS, index)
         pixels = find_class_pixels(mask_HW, void=self.preparation.void, rng=rng)
-        return Decoded(image_HWC=image_HWC, mask_HW=mask_HW, pixels=pixels)
+        return Decoded(image_HWC=image_HWC, mask_HW=mask_HW, pixels=pixels, weight_HW=weight_HW)
 
 
 def training_batches(samples: TrainingSamples, steps: Steps, *, workers: int = 0) -> Iterator[Batch]:
     """The batches of these steps, one per step, prepared by `workers` processes (0: by this one).
 
-    They are bit for bit the same for any number of workers. Where the system starts processes afresh (macOS), `read`
-    and `own_step` must be importable functions or other values that pickle can send.
+    They are bit for bit the same for any number of workers. Where the system starts processes afresh (macOS), `read`,
+    `weigh` and `own_step` must be importable functions or other values that pickle can send.
     Raises what `samples.read` raises (DataError naming the file), and TrainingError where a worker process dies.
     """
     loader: DataLoader[Batch | PixelwiseError] = DataLoader(

@@ -5,6 +5,8 @@ The pixels are counted per value once, file by file (`count_mask`). From the cou
 classes are objects; colours are classes in the order black first, then by their number. 255 is void, unless told or
 known otherwise. Gaps, numbers from 1, single values, smoothed edges and mixed codings are refused: each of them is
 more often an accident than a wish, and each can be declared.
+
+Where the borders between objects are to be learned, all numbers and colours but 0 are objects.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ from pixelwise.data.known_classes import KNOWN_CLASSES, KnownClasses
 from pixelwise.data.layouts import Source
 from pixelwise.data.masks import Codes, Coding, MaskKind, code_text, codes_of, read_codes, run_unique, unknown_codes
 from pixelwise.data.stored import Stored, refusal
-from pixelwise.errors import DataError, Finding
+from pixelwise.errors import DataError, Finding, UsageError
 from pixelwise.task import VOID, Colour, Task, distinct_colours
 
 TWO_CLASSES = ("background", "foreground")
+BORDER = "border"
+BORDER_CLASSES = ("background", "object", BORDER)
 MOST_COLOURS = 64
 MOST_DISTINCT = 2**16
 SMOOTH_SHARE = 0.8
@@ -53,12 +57,33 @@ class MaskCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskOptions:
-    """What the user declares about masks, and the layout they were found in."""
+    """What the user declares about masks, and the layout they were found in.
+
+    border  width in pixels of the borders between objects that are to be learned; 0: the classes as they are
+    """
 
     classes: tuple[str, ...] = ()
     ignore_index: int | None = None
     masks: MaskKind | Literal["auto"] = "auto"
     layout: str = ""
+    border: int = 0
+
+    @property
+    def counted(self) -> MaskKind | Literal["auto"]:
+        """As what the masks are to be counted; raises UsageError where borders are wanted of masks without objects."""
+        if not self.border:
+            return self.masks
+        if self.masks not in ("auto", "instances"):
+            raise UsageError(
+                f"data.target=borders learns the borders between single objects, and data.masks={self.masks} has none; "
+                "give masks that tell the objects apart, and data.masks=instances"
+            )
+        if self.masks == "auto" and self.layout in KNOWN_CLASSES:
+            raise UsageError(
+                f"data.target=borders learns the borders between single objects, and the masks of {self.layout} hold "
+                "classes; leave it out, or set data.masks=instances where they hold objects after all"
+            )
+        return "instances"
 
 
 def count_mask(sources: Sequence[Source], kind: str) -> MaskCount:
@@ -78,10 +103,13 @@ def count_mask(sources: Sequence[Source], kind: str) -> MaskCount:
 
 def infer_coding(masks: Sequence[MaskCount], options: MaskOptions) -> tuple[Coding, Task]:
     """The coding of all masks of a folder, and the task; raises DataError with a finding per file that contradicts."""
+    if options.border:
+        return _border_coding(masks, options)
     known = None if options.classes else KNOWN_CLASSES.get(options.layout)
     if options.masks == "colours" or any(mask.colours for mask in masks):
         return _colour_coding([_in_colours(mask) for mask in masks], options, known)
-    _check_palettes(masks)
+    if options.masks != "instances":
+        _check_palettes(masks)
     if known is not None:
         options = replace(options, classes=known.names, ignore_index=_first(options.ignore_index, known.void))
     coding = _number_coding(masks, options)
@@ -261,6 +289,31 @@ def _smoothed_or_else(masks: Sequence[MaskCount], expected: Coding) -> Coding:
     return Coding(kind="binary", values=(0, 255)) if smoothed and len(_values(masks)) > 8 else expected
 
 
+# Objects and their borders
+
+
+def _border_coding(masks: Sequence[MaskCount], options: MaskOptions) -> tuple[Coding, Task]:
+    """Masks of objects, of which the inside and the border are learned; refused where none holds two objects."""
+    void = () if options.ignore_index is None else (options.ignore_index,)
+    coding = Coding(kind="instances", void=void, border=options.border)
+    check_codes(masks, coding)
+    if all(mask.objects < 2 and coding.classes_in(list(mask.counts)).count(1) < 2 for mask in masks):
+        found = "no mask holds two objects"
+        rule = "a number, a colour or a file for each object, where their borders are learned (data.target=borders)"
+        fix = "give masks that tell the objects apart, or leave data.target out"
+        raise DataError("there is no border to learn", [Finding(file=masks[0].path, found=found, rule=rule, fix=fix)])
+    return coding, _task(coding, masks, replace(options, classes=_with_border(options.classes)), None)
+
+
+def _with_border(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The three classes, from none, from those of background and object, or as they are."""
+    if len(names) not in (0, 2, 3):
+        raise UsageError(
+            f"{len(names)} class names: with data.target=borders name two with data.classes, background and object"
+        )
+    return (*names, BORDER)[:3] if names else BORDER_CLASSES
+
+
 # Colours
 
 
@@ -311,7 +364,7 @@ def _task(coding: Coding, masks: Sequence[MaskCount], options: MaskOptions, know
     names = options.classes or (TWO_CLASSES if count == 2 else tuple(f"class {index}" for index in range(count)))
     void = next(iter(coding.void_codes()), VOID)
     colours = known.colours if known is not None else _palette_colours(coding, masks) or distinct_colours(len(names))
-    return Task(names=names, colours=colours, ignore_index=void if count <= void <= VOID else VOID)
+    return Task(names=names, colours=colours, ignore_index=void if len(names) <= void <= VOID else VOID)
 
 
 def _palette_colours(coding: Coding, masks: Sequence[MaskCount]) -> tuple[Colour, ...]:

@@ -4,24 +4,29 @@ A mask holds codes: whole numbers, or colours packed as 0xRRGGBB. What the codes
 of a folder (`coding`), then applied to each mask in the same way. A code without meaning is an error that names file,
 value and count; it never becomes a class.
 
+The objects of an image (`read_objects`) are what its masks number, or the connected pieces of their classes.
+
 H rows, W columns, C channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.images import read_stored
 from pixelwise.data.layouts import Source
 from pixelwise.data.stored import Stored, refusal
+from pixelwise.data.targets import border_target
 from pixelwise.errors import DataError, Finding, UsageError
-from pixelwise.task import Task
+from pixelwise.task import VOID, Task
 
 MaskKind = Literal["index", "binary", "colours", "instances"]
 KINDS: tuple[MaskKind, ...] = ("index", "binary", "colours", "instances")
@@ -37,14 +42,17 @@ class Coding:
             instances: 0 is background, every other number, or every further file, an object
     values  the code of each class, in the order of the indices: numbers, or colours like `#ff0000`; none for instances
     void    codes that count nowhere
+    border  instances only: the classes are background, inside and border, with borders of this width in pixels (see
+            `data/targets.py`); 0: they are background and object
 
     >>> Coding.from_dict(Coding(kind="binary", values=(0, 255)).to_dict())
-    Coding(kind='binary', values=(0, 255), void=())
+    Coding(kind='binary', values=(0, 255), void=(), border=0)
     """
 
     kind: MaskKind
     values: tuple[int | str, ...] = ()
     void: tuple[int | str, ...] = ()
+    border: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -54,19 +62,22 @@ class Coding:
             raise UsageError(f"the values {self.values} and void {self.void} of a mask must all differ")
         if bool(self.values) == (self.kind == "instances") or (self.kind == "binary" and len(self.values) != 2):
             raise UsageError(f"masks of kind {self.kind} with the values {self.values}")
+        if type(self.border) is not int or self.border < 0 or (self.border and self.kind != "instances"):
+            raise UsageError(f"masks of kind {self.kind} with borders of {self.border} pixels")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Coding:
         """The coding that `to_dict` wrote; raises UsageError on anything else."""
         try:
             kind, codes, void = values["kind"], tuple(values["values"]), tuple(values["void"])
+            border = values.get("border", 0)
         except (KeyError, TypeError) as error:
             raise UsageError(f"not the coding of masks: {error}") from error
-        return cls(kind=kind, values=codes, void=void)
+        return cls(kind=kind, values=codes, void=void, border=border)
 
     def to_dict(self) -> dict[str, Any]:
         """The coding as plain JSON values."""
-        return {"kind": self.kind, "values": list(self.values), "void": list(self.void)}
+        return {"kind": self.kind, "values": list(self.values), "void": list(self.void), "border": self.border}
 
     def value_codes(self) -> list[int]:
         """The code of each class as a number."""
@@ -77,7 +88,7 @@ class Coding:
         return [_code(value) for value in self.void]
 
     def classes_of(self, codes: Codes) -> Codes:
-        """The class index of each code: -1 for void, -2 where the code has no meaning."""
+        """The class index of each code, borders left aside: -1 for void, -2 where the code has no meaning."""
         void = np.isin(codes, self.void_codes())
         if self.kind == "instances":
             return np.where(void, -1, np.where(codes < 0, -2, codes != 0))
@@ -97,17 +108,31 @@ def read_mask(sources: Sequence[Source], coding: Coding, task: Task) -> NDArray[
     Several sources are one file per object. Raises DataError naming file, values, counts and rule where a code has no
     meaning in `coding`, a value is not whole, or the masks of one image differ in size.
     """
-    codes_HW = read_codes(sources, coding.kind)
-    distinct, inverse, counts = run_unique(codes_HW)
-    classes = coding.classes_of(distinct)
-    problem = unknown_codes(sources[0].path, coding, dict(zip(distinct.tolist(), counts.tolist(), strict=True)))
-    if problem:
-        raise DataError("a mask cannot be read", [problem])
-    void = 255 if task.ignore_index is None else task.ignore_index
-    if task.ignore_index is None and (classes == -1).any():
-        raise DataError(f"{sources[0]}: the mask has void pixels, but the task declares no ignore_index")
-    table = np.where(classes == -1, void, classes).astype(np.uint8)
-    return np.repeat(table[inverse[0]], inverse[1]).reshape(codes_HW.shape)
+    if coding.border:
+        objects_HW = read_objects(sources, coding, task)
+        target_HW = border_target(objects_HW, width=coding.border)
+        return np.where(objects_HW < 0, np.uint8(_void(task)), target_HW)
+    return _read_numbered(
+        sources, coding, task, lambda classes: np.where(classes == -1, _void(task), classes), np.uint8
+    )
+
+
+def read_objects(sources: Sequence[Source], coding: Coding, task: Task) -> NDArray[np.int32]:
+    """The objects (H, W) of an image: 0 background, numbers from 1 for the objects, -1 where the pixel counts nowhere.
+
+    Of masks of kind `instances`, each code but 0 is an object, in as many pieces as it may be; and so is each of
+    several files, where the first file that claims a pixel has it. In all other masks the objects are the pieces
+    (4-connected) of each class but the first, which is the background between them. Raises DataError as `read_mask`.
+    """
+    if coding.kind != "instances":
+        return _pieces(read_mask(sources, coding, task), task)
+    if len(sources) == 1:
+        return _read_numbered(sources, coding, task, _in_order, np.int32)
+    each = _read_each(sources)
+    objects_HW = next(each).astype(np.int32)
+    for number, one_HW in enumerate(each, start=2):
+        np.copyto(objects_HW, number, where=one_HW & (objects_HW == 0))
+    return objects_HW
 
 
 def unknown_codes(path: Path, coding: Coding, counts: dict[int, int]) -> Finding | None:
@@ -148,15 +173,7 @@ def read_codes(sources: Sequence[Source], kind: str) -> Codes:
         rule = f"one mask per image for masks of kind {kind}"
         found = f"{len(sources)} masks for one image"
         raise refusal(sources[0].path, found=found, rule=rule, fix="set data.masks=instances, or merge the files")
-    objects_HW: NDArray[np.bool_] | None = None
-    for source in sources:
-        one_HW = object_of(source)
-        if objects_HW is not None and one_HW.shape != objects_HW.shape:
-            found = f"{_size(one_HW)} pixels where its neighbour has {_size(objects_HW)}"
-            raise refusal(source.path, found=found, rule="objects of one image have one size", fix="correct the file")
-        objects_HW = one_HW if objects_HW is None else objects_HW | one_HW
-    assert objects_HW is not None
-    return objects_HW.astype(np.int64)
+    return reduce(np.logical_or, _read_each(sources)).astype(np.int64)
 
 
 def object_of(source: Source) -> NDArray[np.bool_]:
@@ -173,6 +190,8 @@ def object_of(source: Source) -> NDArray[np.bool_]:
 
 def codes_of(stored: Stored, path: Path, kind: str) -> Codes:
     """The codes in a decoded file; colours of three equal parts everywhere are numbers, unless `colours` are asked.
+
+    Where a file of `instances` is in colours, each colour but black is an object, with the code 0xRRGGBB.
 
     Raises ImageFileError for fractions, NaN, and channels that make neither numbers nor colours.
     """
@@ -205,10 +224,11 @@ def run_unique(codes_HW: Codes) -> tuple[Codes, tuple[NDArray[np.intp], NDArray[
 
 def _colour_codes(pixels_HWC: NDArray[Any], path: Path, kind: str) -> Codes:
     red, green, blue = (_whole(pixels_HWC[..., part], path) for part in range(3))
-    if kind != "colours":
-        if (red != green).any() or (green != blue).any():
-            raise refusal(path, found="a mask in colours", rule=f"numbers, for masks of kind {kind}", fix=SET_COLOURS)
+    alike = kind != "colours" and bool((red == green).all() and (green == blue).all())
+    if alike:
         return red
+    if kind not in ("colours", "instances"):
+        raise refusal(path, found="a mask in colours", rule=f"numbers, for masks of kind {kind}", fix=SET_COLOURS)
     if red.size and max(part.max() for part in (red, green, blue)) > 255:
         raise refusal(path, found="colours of more than 8 bits", rule="RGB of 8 bits", fix="save the mask in 8 bits")
     return red << 16 | green << 8 | blue
@@ -224,6 +244,57 @@ def _whole(values_HW: NDArray[Any], path: Path) -> Codes:
             found = f"{odd} values that are no whole numbers"
             raise refusal(path, found=found, rule="a mask holds class numbers", fix="threshold the probabilities")
     return values_HW.astype(np.int64)
+
+
+def _read_each(sources: Sequence[Source]) -> Iterator[NDArray[np.bool_]]:
+    """Where each of several files of one object is; raises ImageFileError where they differ in size."""
+    first: NDArray[np.bool_] | None = None
+    for source in sources:
+        one_HW = object_of(source)
+        first = one_HW if first is None else first
+        if one_HW.shape != first.shape:
+            found = f"{_size(one_HW)} pixels where its neighbour has {_size(first)}"
+            raise refusal(source.path, found=found, rule="objects of one image have one size", fix="correct the file")
+        yield one_HW
+
+
+def _read_numbered(
+    sources: Sequence[Source],
+    coding: Coding,
+    task: Task,
+    number: Callable[[Codes], Codes],
+    dtype: type[np.integer[Any]],
+) -> NDArray[Any]:
+    """The mask of an image with the `number` of its class in place of each code; -1 is the class of void."""
+    codes_HW = read_codes(sources, coding.kind)
+    distinct, (inverse, lengths), counts = run_unique(codes_HW)
+    classes = coding.classes_of(distinct)
+    problem = unknown_codes(sources[0].path, coding, dict(zip(distinct.tolist(), counts.tolist(), strict=True)))
+    if problem:
+        raise DataError("a mask cannot be read", [problem])
+    if task.ignore_index is None and (classes == -1).any():
+        raise DataError(f"{sources[0]}: the mask has void pixels, but the task declares no ignore_index")
+    return np.repeat(number(classes).astype(dtype)[inverse], lengths).reshape(codes_HW.shape)
+
+
+def _in_order(classes: Codes) -> Codes:
+    """1, 2, 3 ... for the codes that are objects, with background and void as they are."""
+    return np.where(classes == 1, np.cumsum(classes == 1), classes)
+
+
+def _pieces(mask_HW: NDArray[np.uint8], task: Task) -> NDArray[np.int32]:
+    """The 4-connected pieces of each class but the first, numbered from 1; -1 for void."""
+    objects_HW = np.where(mask_HW == _void(task), np.int32(-1), np.int32(0))
+    found = 0
+    for label in range(1, task.outputs):
+        count, pieces_HW = cv2.connectedComponents((mask_HW == label).astype(np.uint8), connectivity=4)
+        objects_HW[pieces_HW > 0] = pieces_HW[pieces_HW > 0] + found
+        found += count - 1
+    return objects_HW
+
+
+def _void(task: Task) -> int:
+    return VOID if task.ignore_index is None else task.ignore_index
 
 
 def _code(value: int | str) -> int:

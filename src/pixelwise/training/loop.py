@@ -23,6 +23,7 @@ from pixelwise.task import Task
 from pixelwise.training.distributed import Ranks
 from pixelwise.training.encoder import find_encoder, frozen_steps
 from pixelwise.training.optim import learning_rate, set_learning_rate
+from pixelwise.training.pixel_weights import pixel_weights
 from pixelwise.training.resume import State, seed_step
 from pixelwise.training.supervision import SupervisedLogits, SupervisedNetwork
 
@@ -129,9 +130,12 @@ def update_weights(state: State, network: torch.nn.Module, batch: Batch, job: Jo
     """One step of the optimiser, with a `learning_network`; returns the loss, the mean over all processes."""
     image_BCHW = job.runtime.place_image(batch.image_BCHW)
     mask_BHW = batch.mask_BHW.to(job.runtime.device, non_blocking=True)
+    border_BHW = None if batch.weight_BHW is None else batch.weight_BHW.to(job.runtime.device, non_blocking=True)
+    weight_BHW = pixel_weights(mask_BHW, border_BHW, job.settings.class_weight_values, job.task)
     with job.runtime.autocast():
         logits: SupervisedLogits = network(image_BCHW)
-    loss = logits.loss(lambda of_one: job.loss(of_one, mask_BHW, job.task, None), auxiliary=job.settings.auxiliary)
+    auxiliary = job.settings.auxiliary
+    loss = logits.loss(lambda of_one: job.loss(of_one, mask_BHW, job.task, weight_BHW), auxiliary=auxiliary)
 
     # The scaler keeps small gradients of float16 from vanishing; in other precisions it does nothing.
     state.optimizer.zero_grad(set_to_none=True)

@@ -25,6 +25,7 @@ from pixelwise.training.distributed import Ranks
 from pixelwise.training.encoder import find_encoder, rates_by_name, timm_name
 from pixelwise.training.loop import Job, learning_network, update_weights
 from pixelwise.training.optim import MovingAverage, make_optimizer
+from pixelwise.training.pixel_weights import WeighBorders, with_class_weights
 from pixelwise.training.resume import State
 from pixelwise.training.supervision import auxiliary_heads, supervised_parts
 from pixelwise.training.weights import EncoderWeights, expected_normalisation
@@ -87,9 +88,12 @@ def make_parts(
     """Wire the parts of a run together.
 
     The normalisation is what pretrained weights expect, else that of the training images. All of these are read here,
-    so that one that cannot be read stops the run before its first step.
+    so that one that cannot be read stops the run before its first step. The weights of the classes are those of the
+    training masks.
     """
     training, validation = split
+    assert plan.data.border_width == dataset.coding.border, "the data set was opened as the plan says"
+    plan = with_class_weights(plan, dataset, training)
     loss = parse_loss(plan.training.loss)
     measured = measure(dataset.read(sample)[0] for sample in training)
     weights = EncoderWeights.of(plan.model)
@@ -98,15 +102,6 @@ def make_parts(
     with torch.device("meta"):
         blueprint = network.build(dataset.task)
     check_network(blueprint, plan)
-    assert plan.training.crop is not None, "the plan fixes the size of a crop"
-    void = NO_VOID if dataset.task.ignore_index is None else dataset.task.ignore_index
-    preparation = Preparation(settings=plan.augment, crop=plan.training.crop, normalisation=normalisation, void=void)
-    samples = TrainingSamples(
-        read=ReadSample(dataset=dataset, samples=tuple(training)),
-        names=[sample.name for sample in training],
-        preparation=preparation,
-        seed=plan.training.seed,
-    )
     job = Job(task=dataset.task, settings=plan.training, runtime=runtime, ranks=ranks, loss=loss)
     return Parts(
         plan=plan,
@@ -117,8 +112,28 @@ def make_parts(
         network=network,
         weights=weights,
         blueprint=blueprint,
-        samples=samples,
+        samples=training_samples(plan, dataset, training, normalisation),
         job=job,
+    )
+
+
+def training_samples(
+    plan: RunConfig, dataset: Dataset, training: Sequence[Sample], normalisation: Normalisation
+) -> TrainingSamples:
+    """The endless sequence of crops that the run learns from."""
+    settings, samples = plan.training, tuple(training)
+    assert settings.crop is not None, "the plan fixes the size of a crop"
+    void = NO_VOID if dataset.task.ignore_index is None else dataset.task.ignore_index
+    weigh = None
+    if settings.border_weight:
+        weight, sigma = settings.border_weight, settings.border_sigma
+        weigh = WeighBorders(dataset=dataset, samples=samples, weight=weight, sigma=sigma)
+    return TrainingSamples(
+        read=ReadSample(dataset=dataset, samples=samples),
+        names=[sample.name for sample in samples],
+        preparation=Preparation(settings=plan.augment, crop=settings.crop, normalisation=normalisation, void=void),
+        seed=settings.seed,
+        weigh=weigh,
     )
 
 
