@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from pixelwise.archive import Archive, save_archive
-from pixelwise.bundle import Bundle, Network
+from pixelwise.bundle import Bundle, Network, instances_of
+from pixelwise.data.masks import Coding
 from pixelwise.errors import BundleError, TrainingError
 from pixelwise.inference.predict import Predictor, predict
+from pixelwise.postprocess.instances import InstanceSettings
 from pixelwise.runtime import Runtime
 
 
@@ -26,6 +28,30 @@ def test_a_saved_model_predicts_the_same(make_bundle: Callable[..., Bundle], run
     before, after = (predict(image_HWC, Predictor.of(one, runtime)).scores_KHW for one in (bundle, loaded))
     np.testing.assert_array_equal(before, after)
     assert replace(loaded, weights={}) == replace(bundle, weights={})
+
+
+def test_how_objects_are_made_is_saved(make_bundle: Callable[..., Bundle], runtime: Runtime, tmp_path: Path) -> None:
+    settings = InstanceSettings(form="plain", split="components", foreground=0.25, smallest=7)
+    replace(make_bundle(), instances=settings).save(tmp_path / "model.safetensors")
+    loaded = Bundle.load(tmp_path / "model.safetensors")
+    assert loaded.instances == settings
+    assert Predictor.of(loaded, runtime).instances == settings
+    make_bundle().save(tmp_path / "model.safetensors")
+    assert Bundle.load(tmp_path / "model.safetensors").instances is None
+
+
+def test_a_model_saved_without_a_word_on_objects_finds_none(make_bundle: Callable[..., Bundle], tmp_path: Path) -> None:
+    bundle = make_bundle()
+    description = bundle._description()
+    del description["instances"]
+    save_archive(tmp_path / "old.safetensors", Archive(dict(bundle.weights), description), kind="model")
+    assert Bundle.load(tmp_path / "old.safetensors").instances is None
+
+
+def test_borders_that_were_learned_part_objects() -> None:
+    assert instances_of(Coding(kind="instances", border=3)) == InstanceSettings(form="softmax3")
+    assert instances_of(Coding(kind="instances")) is None
+    assert instances_of(Coding(kind="binary", values=(0, 255))) is None
 
 
 def test_the_same_model_gives_the_same_bytes(make_bundle: Callable[..., Bundle], tmp_path: Path) -> None:
@@ -62,6 +88,10 @@ def test_weights_that_are_not_finite_are_never_saved(make_bundle: Callable[..., 
         (lambda d: d.update(extra="x"), "extra"),
         (lambda d: d.pop("coding"), "coding"),
         (lambda d: d["coding"].update(kind="pickle"), "pickle|kind"),
+        (lambda d: d.update(instances={"form": "os.system"}), "instances"),
+        (lambda d: d.update(instances=InstanceSettings(form="plain").to_dict() | {"seed": 7.0}), "seed = 7"),
+        (lambda d: d.update(instances=InstanceSettings(form="softmax3").to_dict()), "3 outputs, the task has 2"),
+        (lambda d: d.update(instances=[]), "instances|holds"),
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(

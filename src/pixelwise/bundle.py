@@ -1,7 +1,8 @@
 """The saved model: everything that prediction needs and nothing that training needs, in one safetensors file.
 
 It holds the weights, and as JSON: the task, the network's name and arguments, the normalisation, how masks are coded,
-how large images are cut into windows, and where all this comes from (versions, data, plan, scores).
+how large images are cut into windows, how objects are made of scores, and where all this comes from (versions, data,
+plan, scores).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pixelwise.data.masks import Coding
 from pixelwise.data.normalise import Normalisation
 from pixelwise.errors import BundleError, PixelwiseError, printable
 from pixelwise.models.registry import build_model
+from pixelwise.postprocess.instances import InstanceSettings
 from pixelwise.task import Task
 
 
@@ -39,7 +41,10 @@ class Network:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """A trained model. `provenance` is for people and audits; prediction uses everything else."""
+    """A trained model. `provenance` is for people and audits; prediction uses everything else.
+
+    instances  how single objects are made of the scores; None: the model has classes alone
+    """
 
     task: Task
     network: Network
@@ -48,6 +53,7 @@ class Bundle:
     predict: PredictConfig
     weights: Mapping[str, Tensor]
     provenance: Mapping[str, Any]
+    instances: InstanceSettings | None = None
 
     def save(self, path: Path) -> None:
         """Write the model to one file, completely or not at all."""
@@ -82,6 +88,7 @@ class Bundle:
             "normalisation": self.normalisation.to_dict(),
             "coding": self.coding.to_dict(),
             "predict": self.predict.model_dump(),
+            "instances": self.instances.to_dict() if self.instances else None,
             "provenance": dict(self.provenance),
         }
 
@@ -103,8 +110,18 @@ class Bundle:
                 )
 
 
+def instances_of(coding: Coding) -> InstanceSettings | None:
+    """How objects are made of the scores of a model that learned such masks, before tuning; None: it learned no border.
+
+    >>> instances_of(Coding(kind="instances", border=2)).form
+    'softmax3'
+    """
+    return InstanceSettings(form="softmax3") if coding.border else None
+
+
 def _from_description(values: dict[str, Any], weights: dict[str, Tensor]) -> Bundle:
-    known = {"task", "network", "normalisation", "coding", "predict", "provenance"}
+    known = {"task", "network", "normalisation", "coding", "predict", "instances", "provenance"}
+    values = {"instances": None, **values}  # models of classes alone were once saved without it
     if values.keys() != known:
         raise BundleError(f"the description must hold {sorted(known)}, it holds {sorted(values)[:10]}")
     bundle = Bundle(
@@ -115,7 +132,13 @@ def _from_description(values: dict[str, Any], weights: dict[str, Tensor]) -> Bun
         predict=PredictConfig.model_validate(values["predict"]),
         weights=weights,
         provenance=values["provenance"],
+        instances=None if values["instances"] is None else InstanceSettings.from_dict(values["instances"]),
     )
+    if bundle.instances and len(bundle.instances.channels) != bundle.task.outputs:
+        raise BundleError(
+            f"instances of the form {bundle.instances.form} are made of {len(bundle.instances.channels)} outputs, "
+            f"the task has {bundle.task.outputs}"
+        )
     if len(bundle.normalisation.mean) != bundle.network.in_channels:
         raise BundleError(
             f"the network takes {bundle.network.in_channels} channels, "

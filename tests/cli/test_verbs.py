@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pixelwise.bundle import Bundle
 from pixelwise.cli.main import VERBS, main
 from pixelwise.data.synthetic import write_data_set
 from pixelwise.training.journal import read_journal
@@ -69,6 +71,84 @@ def test_scores_of_new_images(at_walk: Path, capsys: pytest.CaptureFixture[str])
     assert len(scores["per_image"]) == 3
     assert "one confusion matrix" in shown.err
     assert "nan" not in shown.out.lower()
+
+
+def test_scores_of_challenges_and_intervals(at_walk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("evaluate", "run", "others", "--metrics", "isbi2012", "--intervals", "--json") == 0
+    shown = capsys.readouterr()
+    scores = json.loads(shown.out)
+    assert 0.5 < scores["isbi2012"]["scores"]["V_Rand after thinning"] <= 1
+    assert scores["isbi2012"]["scores"]["pixel error"] < 0.5
+    assert "warping error, splits and mergers" in shown.err
+    low, high = (scores["intervals"]["mean_iou"][end] for end in ("low", "high"))
+    assert low <= scores["mean_iou"] <= high
+    assert f"{low:.4f} to {high:.4f}" in shown.err
+    assert "objects" not in scores
+
+
+def test_a_model_of_classes_alone_is_scored_by_its_pieces(at_walk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("evaluate", "run", "others", "--metrics", "dsb2018", "--json") == 0
+    shown = capsys.readouterr()
+    scores = json.loads(shown.out)
+    assert "connected pieces of" in shown.err
+    assert scores["dsb2018"]["scores"]["score (mean)"] == scores["objects"]["dsb_score"]
+    assert scores["dsb2018"]["scores"]["IoU above 0.50"] == scores["objects"]["ap50"]
+    assert sum(image["objects"]["true_objects"] for image in scores["per_image"]) == scores["objects"]["true_objects"]
+
+
+@pytest.fixture(scope="module")
+def borders(walk: Path) -> Path:
+    """A run on single cells, whose borders were learned."""
+    for name, images, seed in (("single", 6, 2), ("single-others", 2, 3)):
+        write_data_set(walk / "drawn" / name, images=images, size=(64, 64), channels=1, seed=seed)
+        (walk / name).mkdir()
+        (walk / "drawn" / name / "images").rename(walk / name / "images")
+        (walk / "drawn" / name / "instances").rename(walk / name / "masks")
+    with contextlib.chdir(walk):
+        settings = [*SMALL, "data.target=borders", "training.border_weight=10", "training.learning_rate=0.01"]
+        assert command("train", "single", *settings, "training.validate_every=20", "--steps", "40", "--name", "b") == 0
+    return walk / "runs" / "b"
+
+
+def test_a_run_of_borders_tunes_and_scores_its_objects(borders: Path) -> None:
+    bundle = Bundle.load(borders / "model.safetensors")
+    assert bundle.task.names == ("background", "object", "border")
+    assert bundle.instances is not None
+    assert bundle.instances.form == "softmax3"
+    scores = json.loads((borders / "scores.json").read_text())
+    assert 0 <= scores["objects"]["dsb_score"] <= scores["objects"]["ap50"] <= 1
+    validated = [row["scores"] for row in read_journal(borders / "log.jsonl") if "scores" in row]
+    assert all("dsb_score" in row for row in validated)
+    untuned = max(row["dsb_score"] for row in validated if row["mean_iou"] == scores["mean_iou"])
+    assert scores["objects"]["dsb_score"] >= untuned
+
+
+def test_a_finished_run_of_borders_is_resumed_to_the_same_model(at_walk: Path, borders: Path) -> None:
+    before = (borders / "model.safetensors").read_bytes()
+    assert command("train", "--resume", "--name", "b") == 0
+    assert (borders / "model.safetensors").read_bytes() == before
+
+
+def test_objects_are_scored_and_predicted(at_walk: Path, borders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("evaluate", "b", "single-others", "--metrics", "dsb2018", "--intervals", "--json") == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert scores["objects"]["true_objects"] == sum(
+        int(np.array(Image.open(path)).max()) for path in Path("single-others/masks").iterdir()
+    )
+    assert set(scores["intervals"]) == {"level", "draws", "mean_iou", "pixel_accuracy", "dsb_score"}
+    assert command("evaluate", "b", "single-others", "--metrics", "isbi2012") == 1
+    assert "this model has 3 classes" in capsys.readouterr().err
+
+    assert command("predict", "b", "single-others/images", "--out", "objects", "--overlays", "--geojson", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    lines = Path("objects/counts.csv").read_text().splitlines()
+    assert len(lines) == 3
+    for line in lines[1:]:
+        name, number = line.split(",")[:2]
+        assert result["objects"][name] == int(number) == np.array(Image.open(f"objects/instances/{name}.png")).max()
+        features = json.loads(Path(f"objects/geojson/{name}.geojson").read_text())["features"]
+        assert len(features) == int(number)
+        assert Path(f"objects/overlays/{name}.png").is_file()
 
 
 def test_images_of_the_training_are_left_out_and_that_is_said(
@@ -128,6 +208,10 @@ def test_the_plan_runs_again_to_the_same_weights(at_walk: Path) -> None:
         (["train", "cells", "--config", "none.toml"], 1, "none.toml"),
         (["evaluate", "unknown", "cells"], 1, "runs here: "),
         (["predict", "cells/images/nothing.png", "cells"], 1, "runs here: "),
+        (["evaluate", "run", "others", "--metrics", "camvid"], 1, "is for 11 classes"),
+        (["evaluate", "run", "nowhere", "--metrics", "voc2012"], 1, "is for 21 classes"),
+        (["evaluate", "run", "others", "--metrics", "dsb2081"], 1, "'dsb2018'"),
+        (["train", "others", "data.target=borders", "data.masks=index", "--steps", "1"], 1, "data.masks=instances"),
         (["predict", "run", "nowhere"], 1, "nowhere"),
         (["predict", "run"], 1, "--help"),
         (["trian", "cells"], 1, "--help"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,6 +63,33 @@ def test_without_masks_there_are_two_columns():
     sheet = contact_sheet([make_row(mask=False)], TASK)
     assert sheet.shape[1] == GAP + GUTTER + 2 * (PANEL + GAP)
     assert not has_colour(sheet, FALSE_POSITIVE)
+
+
+def make_object_row(mask=True):
+    """Two objects of 32 columns that touch; the prediction has one of both."""
+    truth = np.ones((64, 64), np.int32)
+    truth[:, 32:] = 2
+    return replace(make_row(mask=mask), truth_HW=truth, instances_HW=np.ones((64, 64), np.int32))
+
+
+def test_objects_are_outlined_on_the_image():
+    sheet, plain = contact_sheet([make_object_row()], TASK), contact_sheet([make_row()], TASK)
+    assert sheet.shape[1] == plain.shape[1]
+    for column in (0, 3):
+        assert np.array_equal(panel(sheet, column), panel(plain, column))
+    true, found = panel(sheet, 1).astype(int), panel(sheet, 2).astype(int)
+    assert (true[:, 127] == true[0, 127]).all(), "a line where the two objects meet"
+    assert (true[:, 128] == true[0, 128]).all()
+    assert np.abs(true[0, 127] - true[0, 128]).sum() > 100
+    assert not (found[:, 127] == found[0, 127]).all()
+
+
+def test_the_legend_of_objects_has_no_classes():
+    legend = contact_sheet([make_object_row()], TASK)[TOP + PANEL + GAP :]
+    assert has_colour(legend, FALSE_POSITIVE)
+    assert not has_colour(legend, TASK.colours[1])
+    endless = Task(names=TASK.names, colours=TASK.colours, ignore_index=None)
+    assert contact_sheet([make_object_row(mask=False)], endless).shape[1] == GAP + GUTTER + 2 * (PANEL + GAP)
 
 
 def test_rows_are_as_tall_as_their_panels():

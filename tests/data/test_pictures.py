@@ -14,6 +14,7 @@ from PIL import Image
 from pixelwise.data.pictures import (
     VOID_COLOUR,
     displayable,
+    object_overlay,
     overlay,
     paint,
     write_instances,
@@ -75,6 +76,18 @@ def test_instances_come_back_exactly(tmp_path):
         assert np.array_equal(np.asarray(picture), numbers)
     with pytest.raises(UsageError, match="0 to 65535"):
         write_instances(tmp_path / "j.png", numbers + 1)
+
+
+def test_many_instances_come_back_exactly_from_a_tiff(tmp_path):
+    numbers = np.array([[0, 1, 65_536], [2**24, 2**31 - 1, 7]], np.int32)
+    write_instances(tmp_path / "i.tif", numbers)
+    stored = tifffile.imread(tmp_path / "i.tif")
+    assert stored.dtype == np.uint32
+    assert np.array_equal(stored, numbers)
+    with pytest.raises(UsageError, match="instances from -1"):
+        write_instances(tmp_path / "j.tif", numbers - 1)
+    with pytest.raises(UsageError, match="this picture is written as"):
+        write_instances(tmp_path / "j.jpg", numbers)
 
 
 def test_a_failing_write_keeps_the_old_file(tmp_path, monkeypatch):
@@ -195,6 +208,31 @@ def test_overlay_blends_classes_and_leaves_background_and_void_clear():
 def test_overlay_of_another_size_is_refused():
     with pytest.raises(UsageError, match="same size"):
         overlay(np.zeros((4, 4, 1)), np.zeros((4, 5), int), TASK)
+
+
+def test_touching_objects_have_a_line_each_in_its_own_colour():
+    image = np.full((20, 20, 3), 90, np.uint8)
+    image[0, 0], image[19, 19] = 0, 255
+    objects = np.zeros((20, 20), np.int32)
+    objects[4:16, 2:10], objects[4:16, 10:18] = 1, 2
+    shown, plain = object_overlay(image, objects), displayable(image)
+    assert np.array_equal(shown[objects == 0], plain[objects == 0])
+    left, right = shown[5:15, 9], shown[5:15, 10]
+    assert (left == left[0]).all()
+    assert (right == right[0]).all()
+    assert np.abs(left[0].astype(int) - right[0]).sum() > 100
+    assert (shown[4, 2:10] == left[0]).all()
+    assert not (shown[8:12, 5:7] == left[0]).all(axis=2).any(), "the inside is only tinted"
+    assert not np.array_equal(shown[10, 5], plain[10, 5])
+
+
+def test_neighbouring_numbers_differ_in_colour_and_any_number_has_one():
+    numbers = np.repeat(np.arange(1, 401, dtype=np.int32), 3)[None].repeat(3, axis=0)
+    lines = object_overlay(np.zeros((*numbers.shape, 1)), numbers)[0, ::3].astype(int)
+    assert np.abs(np.diff(lines, axis=0)).sum(axis=1).min() > 100
+    assert object_overlay(np.zeros((1, 1, 1)), np.array([[2**24 - 1]])).shape == (1, 1, 3)
+    with pytest.raises(UsageError, match="same size"):
+        object_overlay(np.zeros((4, 4, 1)), np.zeros((4, 5), int))
 
 
 def test_paint_knows_classes_and_void():

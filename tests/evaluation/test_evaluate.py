@@ -12,7 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelwise.errors import DataError, UsageError
-from pixelwise.evaluation.evaluate import evaluate, merge
+from pixelwise.evaluation.evaluate import Measures, evaluate, merge
+from pixelwise.inference.predict import Prediction
+from pixelwise.metrics.instances import count_instances
+from pixelwise.metrics.isbi import IsbiCounts, count_slice
+from pixelwise.postprocess.morphology import connected_components
 from pixelwise.task import Task
 
 TASK = Task.of(["background", "cell"])
@@ -30,8 +34,25 @@ def make_sample(name, labels, mask):
     return Sample(name, np.array(labels, np.uint8)[..., None], np.array(mask, np.uint8))
 
 
-def run(samples, task=TASK, predict=lambda image_HWC: image_HWC[..., 0]):
-    return evaluate(samples, read=lambda sample: (sample.image_HWC, sample.mask_HW), predict=predict, task=task)
+def read(sample):
+    return sample.image_HWC, sample.mask_HW
+
+
+def said(labels_HW):
+    """A prediction of these labels, whose objects are the runs of ones in a row."""
+    scores_KHW = np.stack([labels_HW == 0, labels_HW == 1]).astype(np.float32)
+    return Prediction(labels_HW, scores_KHW, connected_components(labels_HW))
+
+
+def run(samples, task=TASK, predict=lambda image_HWC: said(image_HWC[..., 0]), measures=None):
+    return evaluate(samples, read=read, predict=predict, task=task, measures=measures)
+
+
+def pieces_of_mask(sample):
+    return connected_components(sample.mask_HW == 1)
+
+
+OBJECTS = Measures(true_objects=pieces_of_mask)
 
 
 def random_samples(seed, count=5):
@@ -81,7 +102,7 @@ def test_samples_are_read_one_at_a_time():
         events.append(f"read {sample.name}")
         return sample.image_HWC, sample.mask_HW
 
-    evaluate(stream(), read=read, predict=lambda image_HWC: image_HWC[..., 0], task=TASK)
+    evaluate(stream(), read=read, predict=lambda image_HWC: said(image_HWC[..., 0]), task=TASK)
     assert events == ["take a", "read a", "take b", "read b"]
 
 
@@ -117,7 +138,7 @@ def test_no_samples_can_still_be_merged():
 
 def test_a_prediction_of_another_size_names_both():
     with pytest.raises(DataError, match="half: the prediction is 1 × 1 pixels, the mask 1 × 2"):
-        run([HALF], predict=lambda image_HWC: image_HWC[:, :1, 0])
+        run([HALF], predict=lambda image_HWC: said(image_HWC[:, :1, 0]))
 
 
 def test_a_wrong_mask_value_names_the_sample():
@@ -143,3 +164,63 @@ def test_merging_nothing_or_different_tasks_is_refused():
 def test_only_exclusive_tasks(kind):
     with pytest.raises(UsageError, match=f"kind '{kind}' cannot be evaluated"):
         run([GOOD], task=Task.of(["cell", "edge"], kind=kind))
+
+
+# Objects
+
+
+def test_objects_are_counted_beside_the_pixels():
+    evaluation = run([make_sample("a", [[1, 0, 1, 1]], [[1, 0, 0, 0]]), GOOD], measures=OBJECTS)
+    values = evaluation.to_dict()
+    assert values["objects"]["dsb_score"] == pytest.approx((1 / 2 + 1) / 2)
+    assert (values["objects"]["true_objects"], values["objects"]["predicted_objects"]) == (2, 3)
+    assert values["per_image"][0]["objects"]["dsb_score"] == pytest.approx(0.5)
+    assert any("DSB score" in line for line in evaluation.table())
+    assert values["mean_iou"] == run([GOOD, make_sample("a", [[1, 0, 1, 1]], [[1, 0, 0, 0]])]).to_dict()["mean_iou"]
+
+
+def test_objects_are_not_counted_unasked():
+    evaluation = run([GOOD, HALF])
+    assert evaluation.objects is None
+    assert evaluation.regions is None
+    assert "objects" not in evaluation.to_dict()
+    assert evaluation.table() == evaluation.scores.table()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 5), st.randoms())
+def test_objects_of_shards_add_up_in_any_order(seed, cut, random):
+    samples = random_samples(seed)
+    whole = run(samples, measures=OBJECTS).to_dict()
+    random.shuffle(samples)
+    shards = [run(samples[:cut], measures=OBJECTS), run(samples[cut:], measures=OBJECTS)]
+    random.shuffle(shards)
+    assert merge(shards).to_dict() == whole
+
+
+def test_void_pixels_are_of_no_object():
+    void = make_sample("a", [[1, 1, 0, 1]], [[1, 1, 0, 255]])
+    (image,) = run([void], measures=OBJECTS).images
+    expected = count_instances(np.array([[1, 1, 0, 2]]), np.array([[1, 1, 0, 0]]), np.array([[False] * 3 + [True]]))
+    assert image.instances.scores() == pytest.approx(expected.scores())
+    assert image.instances.predicted_I.tolist() == [1]
+
+
+def test_images_are_ranked_by_their_objects_where_these_are_counted():
+    # Many right pixels and one wrong object: a higher mean IoU, a lower DSB score.
+    melted = make_sample("melted", [[1] * 21], [[1] * 10 + [0] + [1] * 10])
+    rough = make_sample("rough", [[1, 1, 1, 1, 1, 0, 0, 0]], [[1, 1, 1, 1, 1, 1, 1, 0]])
+    assert [image.name for image in run([melted, rough], measures=OBJECTS).worst(2)] == ["melted", "rough"]
+    nothing = make_sample("nothing", [[0]], [[255]])
+    assert run([melted, nothing], measures=OBJECTS).worst(2)[-1].name == "nothing"
+    assert run([nothing], measures=OBJECTS).to_dict()["objects"]["dsb_score"] is None
+
+
+def test_regions_are_those_of_the_scores_of_the_last_class():
+    rng = np.random.default_rng(0)
+    samples = [make_sample(str(i), rng.integers(0, 2, (8, 9)), rng.integers(0, 2, (8, 9))) for i in range(3)]
+    found = run(samples, measures=Measures(regions=True)).regions
+    expected = IsbiCounts.of(count_slice((s.image_HWC[..., 0] == 1).astype(np.float32), s.mask_HW) for s in samples)
+    assert found.scores() == pytest.approx(expected.scores())
+    with pytest.raises(DataError, match="void: 2 pixels are void"):
+        run([VOID], measures=Measures(regions=True))

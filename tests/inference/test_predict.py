@@ -14,6 +14,7 @@ from pixelwise.bundle import Bundle
 from pixelwise.config import PredictConfig
 from pixelwise.errors import PixelwiseError
 from pixelwise.inference.predict import Predictor, predict, symmetries
+from pixelwise.postprocess.instances import InstanceSettings, find_instances
 from pixelwise.runtime import Runtime
 
 SIZES = [(1, 1), (1, 5000), (5000, 1), (31, 33), (3, 3), (64, 48), (97, 89)]
@@ -116,3 +117,34 @@ def test_windows_change_little_away_from_their_edges(make_bundle: Callable[..., 
     cut = predict(image_HWC, Predictor.of(bundle, runtime, PredictConfig(tile=96, overlap=0.5))).scores_KHW
     assert np.abs(whole - cut).mean() < 0.01
     assert (whole.argmax(0) == cut.argmax(0)).mean() > 0.97
+
+
+PIECES = InstanceSettings(form="plain", split="components")
+
+
+@pytest.mark.parametrize("settings", [PredictConfig(), PredictConfig(flips=True, scales=(0.5, 1))])
+def test_objects_are_made_of_the_averaged_scores(
+    make_bundle: Callable[..., Bundle], runtime: Runtime, settings: PredictConfig
+) -> None:
+    image_HWC = np.random.default_rng(5).integers(0, 256, (31, 33, 1), np.uint8)
+    predictor = replace(Predictor.of(make_bundle(), runtime, settings), network=Leftness(), instances=PIECES)
+    found = predict(image_HWC, predictor)
+    assert found.instances_HW is not None
+    assert found.instances_HW.dtype == np.int32
+    np.testing.assert_array_equal(found.instances_HW, find_instances(found.scores_KHW, PIECES))
+    if not settings.flips:
+        assert found.instances_HW.any(), "the right half is one object"
+        np.testing.assert_array_equal(found.instances_HW, found.labels)
+    plain = predict(image_HWC, replace(predictor, instances=None))
+    assert plain.instances_HW is None
+    np.testing.assert_array_equal(plain.scores_KHW, found.scores_KHW)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1)])
+def test_objects_of_images_of_any_size(
+    make_bundle: Callable[..., Bundle], runtime: Runtime, size: tuple[int, int]
+) -> None:
+    predictor = replace(Predictor.of(make_bundle(), runtime), instances=PIECES)
+    found = predict(np.zeros((*size, 1), np.uint8), predictor).instances_HW
+    assert found is not None
+    assert found.shape == size

@@ -24,15 +24,20 @@ def evaluate_verb(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for scores and pictures [RUN/evaluated-DATA].")
     ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Also a challenge's own measures: isbi2012, dsb2018, camvid, voc2012.")
+    ] = None,
+    intervals: Annotated[bool, typer.Option("--intervals", help="Also 95 % intervals, by the bootstrap.")] = False,
     flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images and turns: 8 x slower.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps; auto: the first that is there.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Write the scores as JSON to stdout.")] = False,
 ) -> None:
     """Score a model on images with masks. Images that it was trained on are left out, and that is said."""
     from pixelwise.bundle import Bundle
-    from pixelwise.cli.showing import score_and_show, show_findings
+    from pixelwise.cli.showing import Wanted, score_and_show, show_findings
     from pixelwise.config import RuntimeConfig
     from pixelwise.data.dataset import open_like
+    from pixelwise.evaluation.challenges import find_challenge
     from pixelwise.inference.predict import Predictor
     from pixelwise.runtime import memory_refusals, prepare
 
@@ -40,6 +45,8 @@ def evaluate_verb(
     screen = Screen(json=json)
     model = find_model(run)
     bundle = Bundle.load(model)
+    if metrics is not None:
+        find_challenge(metrics, bundle.task, bundle.instances)
     dataset = open_like(data, task=bundle.task, coding=bundle.coding)
     show_findings(dataset, screen)
     samples = choose_samples(dataset.samples, bundle, split=split, everything=everything, screen=screen)
@@ -50,8 +57,9 @@ def evaluate_verb(
     name = "-".join(["evaluated", data.resolve().name, *([split] if split else []), *(["flips"] if flips else [])])
     folder = out or free_folder(model.parent, name)
     screen.say(f"{counted(len(samples), 'image')} · {runtime.describe()}")
+    wanted = Wanted(folder=folder, challenge=metrics, intervals=intervals)
     with memory_refusals():
-        score_and_show(samples, dataset=dataset, predictor=predictor, folder=folder, screen=screen)
+        score_and_show(samples, dataset=dataset, predictor=predictor, wanted=wanted, screen=screen)
 
 
 def choose_samples(

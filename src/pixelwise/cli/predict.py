@@ -24,12 +24,18 @@ def predict_verb(
     ] = None,
     scores: Annotated[bool, typer.Option("--scores", help="Also write the scores, as 16-bit TIFF.")] = False,
     overlays: Annotated[bool, typer.Option("--overlays", help="Also write pictures to look at.")] = False,
+    geojson: Annotated[
+        bool, typer.Option("--geojson", help="Also write the objects, or the classes, as polygons.")
+    ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace masks that are there already.")] = False,
     flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images and turns: 8 x slower.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps; auto: the first that is there.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")] = False,
 ) -> int:
-    """Write a mask for every image: an indexed PNG with the colours of the classes."""
+    """Write a mask for every image: an indexed PNG with the colours of the classes.
+
+    A model of borders (data.target=borders) also writes single objects: their numbers to instances/, and counts.csv.
+    """
     from pixelwise.bundle import Bundle
     from pixelwise.config import RuntimeConfig
     from pixelwise.data.layouts import find_images
@@ -51,7 +57,7 @@ def predict_verb(
 
     # The masks.
     predictor = Predictor.of(bundle, runtime, bundle.predict.with_flips(flips))
-    outputs = Outputs(folder=folder, scores=scores, overlays=overlays, replace=replace)
+    outputs = Outputs(folder=folder, scores=scores, overlays=overlays, geojson=geojson, replace=replace)
     with memory_refusals():
         results = predict_folder(found, predictor, outputs)
         done = list(screen.progress(results, total=len(found.samples), title="predicting"))
@@ -66,7 +72,9 @@ def _report(done: list[Done], folder: Path, screen: Screen) -> int:
         screen.warn(failure)
     failures = f", {counted(len(failed), 'image')} failed" if failed else ""
     screen.say(f"{counted(len(done) - len(failed), 'mask')} in {folder}{failures}")
-    screen.result(
-        {"folder": str(folder), "masks": {one.name: str(one.labels) for one in done if one.labels}, "failed": failed}
-    )
+    result = {"folder": str(folder), "masks": {one.name: str(one.labels) for one in done if one.labels}}
+    objects = {one.name: one.count.objects for one in done if one.count}
+    if objects:
+        screen.say(f"{counted(sum(objects.values()), 'object')} in {counted(len(objects), 'image')}, see counts.csv")
+    screen.result({**result, **({"objects": objects} if objects else {}), "failed": failed})
     return EXIT_SOME_FAILED if failed else EXIT_DONE

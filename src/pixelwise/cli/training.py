@@ -9,11 +9,12 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from pixelwise.bundle import Bundle
+from pixelwise.bundle import Bundle, instances_of
 from pixelwise.cli.screen import Screen, counted
-from pixelwise.cli.showing import score_and_show, show_findings
+from pixelwise.cli.showing import Wanted, score_and_show, show_findings
 from pixelwise.config import RunConfig, read_config
 from pixelwise.data.curves import plot_curves
 from pixelwise.data.dataset import Dataset, open_dataset
@@ -21,11 +22,13 @@ from pixelwise.data.layouts import Sample
 from pixelwise.data.memory import Kept
 from pixelwise.data.splits import split_samples
 from pixelwise.errors import UsageError
-from pixelwise.evaluation.evaluate import evaluate, merge
+from pixelwise.evaluation.evaluate import Measures, evaluate, merge
+from pixelwise.evaluation.tuning import dsb_score_of, tune_objects
 from pixelwise.files import MODEL_FILE, folder_lock, write_text
 from pixelwise.inference.predict import Predictor, predict
 from pixelwise.losses.registry import parse_loss
 from pixelwise.models.registry import build_model
+from pixelwise.postprocess.instances import InstanceSettings, tune
 from pixelwise.runtime import memory_refusals, prepare
 from pixelwise.training.distributed import Ranks, joined_ranks
 from pixelwise.training.journal import read_journal
@@ -35,6 +38,7 @@ from pixelwise.training.setup import Parts, check_network, make_parts, measure_s
 from pixelwise.training.weights import EncoderWeights, expected_normalisation
 
 SECONDS_FOR_PICTURES = 4.0
+MOST_TUNED = 32
 MEANS_SHOWN = ("mean_iou", "mean_f1", "pixel_accuracy")
 
 
@@ -74,7 +78,13 @@ def _carry_out(order: Order, ranks: Ranks, screen: Screen) -> bool:
 
     # The data.
     data = asked.data
-    dataset = open_dataset(Path(data.path), classes=data.classes, ignore_index=data.ignore_index, masks=data.masks)
+    dataset = open_dataset(
+        Path(data.path),
+        classes=data.classes,
+        ignore_index=data.ignore_index,
+        masks=data.masks,
+        border=data.border_width,
+    )
     split = split_samples(dataset.samples, validation=data.validation, seed=asked.training.seed)
     training, validation = split
     counts = f"{counted(len(training), 'image')} to train on, {counted(len(validation), 'image')} to validate"
@@ -176,7 +186,8 @@ def _with_length(parts: Parts, order: Order) -> Parts:
     ranks, minutes = parts.job.ranks, parts.plan.training.minutes
     assert minutes is not None, "a plan without steps has a time budget"
     step, validating = measure_step(parts), _measure_validation(parts)
-    used = time.monotonic() - order.began + SECONDS_FOR_PICTURES
+    afterwards = SECONDS_FOR_PICTURES + _measure_tuning(parts)
+    used = time.monotonic() - order.began + afterwards
     plan = fix_length(parts.plan, budget=60 * minutes, used=used, step=step, validation=validating)
     plan = ranks.gather(plan)[0]
     return replace(parts, plan=plan, job=replace(parts.job, settings=plan.training))
@@ -192,6 +203,18 @@ def _measure_validation(parts: Parts) -> float:
     predict(image_HWC, predictor)
     seconds = (time.perf_counter() - began) * math.ceil(len(parts.validation) / parts.job.ranks.count)
     return max(parts.job.ranks.gather(seconds))
+
+
+def _measure_tuning(parts: Parts) -> float:
+    """Seconds that tuning the objects takes at the end, from one image as if all were right; 0 without objects."""
+    settings, samples = instances_of(parts.dataset.coding), tuning_samples(parts)
+    if settings is None:
+        return 0.0
+    _, mask_HW = parts.dataset.read(samples[0])
+    scores_KHW = np.stack([mask_HW == k for k in range(parts.job.task.outputs)]).astype(np.float32)
+    began = time.perf_counter()
+    tune([(scores_KHW, parts.dataset.read_instances(samples[0]))], settings, dsb_score_of)
+    return max(parts.job.ranks.gather(time.perf_counter() - began)) * len(samples)
 
 
 def _write_plan(parts: Parts, order: Order) -> None:
@@ -240,26 +263,75 @@ def score_on(validation: Sequence[Sample], dataset: Dataset, ranks: Ranks) -> Sc
     Each image is read here once, so that a file that cannot be read stops the run before its first step.
     """
     mine = ranks.share(validation)
+    instances = instances_of(dataset.coding)
     read = Kept(read=dataset.read, size=lambda pair: pair[0].nbytes + pair[1].nbytes)
+    read_objects = Kept(read=dataset.read_instances, size=lambda objects_HW: objects_HW.nbytes)
     for sample in mine:
         read(sample)
 
     def score(predictor: Predictor) -> Mapping[str, float | None]:
+        finder = replace(predictor, instances=instances)
         part = evaluate(
-            mine, read=read, predict=lambda image_HWC: predict(image_HWC, predictor).labels, task=predictor.task
+            mine,
+            read=read,
+            predict=lambda image_HWC: predict(image_HWC, finder),
+            task=predictor.task,
+            measures=Measures(true_objects=read_objects if instances else None),
         )
-        means = merge(ranks.gather(part)).scores.means
-        return {name: None if math.isnan(means[name]) else means[name] for name in MEANS_SHOWN}
+        whole = merge(ranks.gather(part))
+        shown = {name: whole.scores.means[name] for name in MEANS_SHOWN}
+        if whole.objects is not None:
+            shown["dsb_score"] = whole.objects.counts.dsb_score
+        return {name: None if math.isnan(value) else value for name, value in shown.items()}
 
     return score
 
 
 def report(parts: Parts, folder: Path, screen: Screen) -> None:
-    """Scores of the best model on the validation images, with pictures, and the curves of the training."""
-    bundle = Bundle.load(folder / MODEL_FILE)
+    """Scores of the best model on the validation images, with pictures, and the curves of the training.
+
+    Where it finds objects, it is first told how, from these images.
+    """
+    path = folder / MODEL_FILE
+    bundle = Bundle.load(path)
+    instances = tuned(bundle, parts, screen)
+    if instances != bundle.instances:
+        bundle = replace(bundle, instances=instances)
+        bundle.save(path)
     plot_curves(read_journal(folder / LOG), folder / "curves.png")
     shown = counted(len(parts.validation), "validation image")
     screen.say("", f"the best model, of step {bundle.provenance['step']}, on the {shown} that it was chosen by:")
     predictor = Predictor.of(bundle, parts.job.runtime)
-    score_and_show(parts.validation, dataset=parts.dataset, predictor=predictor, folder=folder, screen=screen)
-    screen.say(f"model in {folder / MODEL_FILE}, curves in {folder / 'curves.png'}")
+    wanted = Wanted(folder=folder)
+    score_and_show(parts.validation, dataset=parts.dataset, predictor=predictor, wanted=wanted, screen=screen)
+    screen.say(f"model in {path}, curves in {folder / 'curves.png'}")
+
+
+def tuned(bundle: Bundle, parts: Parts, screen: Screen) -> InstanceSettings | None:
+    """How the model finds objects, with the thresholds and the smallest area that suit the validation images best.
+
+    At most MOST_TUNED of these are used, evenly chosen. None for a model of classes alone.
+    """
+    settings = instances_of(bundle.coding)
+    if settings is None:
+        return None
+    samples = tuning_samples(parts)
+    predictor = replace(Predictor.of(bundle, parts.job.runtime), instances=None)
+    watched = screen.progress(samples, total=len(samples), title="tuning the objects")
+    found = tune_objects(
+        watched,
+        settings,
+        read=lambda sample: (*parts.dataset.read(sample), parts.dataset.read_instances(sample)),
+        predict=lambda image_HWC: predict(image_HWC, predictor),
+        task=bundle.task,
+    )
+    screen.say(
+        f"objects: foreground above {found.foreground:g}, seeds above {found.seed:g}, at least {found.smallest} pixels "
+        f"(tuned on {counted(len(samples), 'validation image')})"
+    )
+    return found
+
+
+def tuning_samples(parts: Parts) -> Sequence[Sample]:
+    """The validation images that the objects are tuned on."""
+    return parts.validation[:: math.ceil(len(parts.validation) / MOST_TUNED)]

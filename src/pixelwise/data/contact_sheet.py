@@ -1,7 +1,7 @@
 """Contact sheets: many images with their masks, labels and errors on one page, for the eye.
 
 H rows, W columns, C channels. image_HWC: any number type and channel count. labels_HW, mask_HW: class indices; any
-other value (void) has no class.
+other value (void) has no class. instances_HW, truth_HW: 0 background, objects from 1.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pixelwise.data.pictures import VOID_COLOUR, Pixels, Rgb, displayable, has_class, paint
+from pixelwise.data.pictures import VOID_COLOUR, Pixels, Rgb, displayable, has_class, object_overlay, paint
 from pixelwise.errors import printable
 from pixelwise.task import Colour, Task
 
@@ -23,17 +23,23 @@ PAGE, INK, FAINT, ACCENT = (22, 25, 31), (233, 236, 241), (150, 157, 168), (255,
 FALSE_POSITIVE, FALSE_NEGATIVE, WRONG_CLASS = (230, 159, 0), (86, 180, 233), (204, 121, 167)  # Okabe and Ito 2008
 NAME_LINES = 4
 CLASSES_SHOWN = 40
+OBJECT_HEADS = {"mask": "true objects", "labels": "found objects"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SheetRow:
-    """One image of a contact sheet: its name, a score in words, and the pictures; no mask_HW where there is none."""
+    """One image of a contact sheet: its name, a score in words, and the pictures; no mask_HW where there is none.
+
+    truth_HW, instances_HW  the true and the predicted objects, where they are to be shown in place of the classes
+    """
 
     name: str
     score: str
     image_HWC: Pixels
     mask_HW: Pixels | None
     labels_HW: Pixels
+    truth_HW: Pixels | None = None
+    instances_HW: Pixels | None = None
 
 
 def contact_sheet(rows: Sequence[SheetRow], task: Task) -> Rgb:
@@ -41,21 +47,23 @@ def contact_sheet(rows: Sequence[SheetRow], task: Task) -> Rgb:
 
     Errors are orange where the mask is class 0 (false positive, if that is the background), blue where the labels are
     class 0 (false negative), purple where two other classes were confused. Without any mask the columns of mask and
-    errors are left out. The longer side of a panel is 256 pixels.
+    errors are left out. Objects are shown by their outlines, on the image. The longer side of a panel is 256 pixels.
     """
     with_mask = any(row.mask_HW is not None for row in rows)
+    with_objects = any(row.instances_HW is not None for row in rows)
     heads = ("image", "mask", "labels", "errors") if with_mask else ("image", "labels")
     panels = [_panels(row, task, heads) for row in rows]
     heights = [max([LINE * 5, *(len(panel) for panel in row)]) for row in panels]
-    entries = _legend_entries(task, with_mask)
+    entries = _legend_entries(task, with_mask, with_objects)
     width = GAP + GUTTER + len(heads) * (PANEL + GAP)
     legend = _legend_places(entries, width)
-    height = LINE + 4 * GAP + sum(heights) + GAP * len(rows) + legend[-1][1] + LINE
+    height = LINE + 4 * GAP + sum(heights) + GAP * len(rows) + max([y for _, y in legend], default=0) + LINE
 
     sheet = Image.new("RGB", (width, height), PAGE)
     draw = ImageDraw.Draw(sheet)
     for column, head in enumerate(heads):
-        draw.text((_left(column), GAP), head, font=_font(15), fill=FAINT)
+        title = OBJECT_HEADS.get(head, head) if with_objects else head
+        draw.text((_left(column), GAP), title, font=_font(15), fill=FAINT)
     top = 2 * GAP + LINE
     for row, pictures, tall in zip(rows, panels, heights, strict=True):
         _write_beside(draw, row, top)
@@ -93,6 +101,9 @@ def _panels(row: SheetRow, task: Task, heads: Sequence[str]) -> list[Rgb]:
         mask_HW = _scaled(row.mask_HW, cv2.INTER_NEAREST)
         panels["mask"] = paint(mask_HW, task)
         panels["errors"] = error_picture(image_HWC, labels_HW, mask_HW, task)
+    for head, objects_HW in (("mask", row.truth_HW), ("labels", row.instances_HW)):
+        if objects_HW is not None:
+            panels[head] = object_overlay(image_HWC, _scaled(objects_HW, cv2.INTER_NEAREST))
     return [panels[head] for head in heads]
 
 
@@ -142,12 +153,11 @@ def _broken(text: str, width: int, size: int) -> list[str]:
     return lines
 
 
-def _legend_entries(task: Task, with_mask: bool) -> list[tuple[str, Colour]]:
-    entries = [
-        (_broken(printable(name), PANEL, 14)[0], colour)
-        for name, colour in zip(task.names[:CLASSES_SHOWN], task.colours, strict=False)
-    ]
-    if task.outputs > CLASSES_SHOWN:
+def _legend_entries(task: Task, with_mask: bool, with_objects: bool) -> list[tuple[str, Colour]]:
+    """Names and colours of what is on the sheet; the colours of objects mean nothing but that they differ."""
+    classes = [] if with_objects else list(zip(task.names, task.colours, strict=True))
+    entries = [(_broken(printable(name), PANEL, 14)[0], colour) for name, colour in classes[:CLASSES_SHOWN]]
+    if len(classes) > CLASSES_SHOWN:
         entries.append((f"and {task.outputs - CLASSES_SHOWN} more classes", PAGE))
     if task.ignore_index is not None:
         entries.append(("void", VOID_COLOUR))

@@ -1,4 +1,4 @@
-"""Picture files as pixelwise writes them: masks, scores, instances; and an image with its labels laid over it.
+"""Picture files as pixelwise writes them: masks, scores, instances; and an image with its labels or objects over it.
 
 Files are written completely or not at all. What is composed is returned as RGB, so a report can embed it too;
 `contact_sheet.py` and `curves.py` draw the larger pictures.
@@ -21,15 +21,17 @@ from PIL import Image
 
 from pixelwise.errors import UsageError, printable
 from pixelwise.files import write_atomically
-from pixelwise.task import Colour, Task
+from pixelwise.task import Colour, Task, distinct_colours
 
 Pixels = NDArray[Any]
 Rgb = NDArray[np.uint8]
 SCORE_STEPS = 65535
+MOST_IN_PNG = 65535
 SCORE_ROUNDING = 1e-5  # a weighted mean of probabilities may pass 1 by a rounding error
 STRETCH = (1.0, 99.0)
 MOST_SAMPLED = 1 << 20
 BLEND = 0.35
+OBJECT_COLOURS = 89  # a prime, so that rows of a grid do not repeat the colours
 VOID_COLOUR: Colour = (96, 96, 96)
 
 
@@ -48,10 +50,23 @@ def write_mask(path: Path, labels_HW: Pixels, task: Task) -> None:
 
 
 def write_instances(path: Path, instances_HW: Pixels) -> None:
-    """Write instance numbers as a 16-bit grey PNG; raises UsageError for numbers outside 0 to 65535."""
-    require_suffix(path, ".png")
-    numbers = np.ascontiguousarray(_whole_numbers(instances_HW, "instances", 65535), np.uint16)
-    write_atomically(path, lambda temporary: Image.fromarray(numbers).save(temporary, format="PNG"))
+    """Write instance numbers as a 16-bit grey PNG, or as a 32-bit TIFF where the name ends so.
+
+    Raises UsageError for numbers below 0, or beyond what the file holds: 65535 in a PNG, 2^32 - 1 in a TIFF.
+    """
+    require_suffix(path, ".png", ".tif", ".tiff")
+    if path.suffix.lower() == ".png":
+        numbers = np.ascontiguousarray(_whole_numbers(instances_HW, "instances", MOST_IN_PNG), np.uint16)
+        write_atomically(path, lambda temporary: Image.fromarray(numbers).save(temporary, format="PNG"))
+    else:
+        many = _whole_numbers(instances_HW, "instances", 2**32 - 1).astype(np.uint32)
+        write_atomically(path, lambda temporary: _write_tiff(temporary, many))
+
+
+def _write_tiff(path: Path, numbers_HW: NDArray[np.uint32]) -> None:
+    tifffile.imwrite(
+        path, numbers_HW, photometric="minisblack", compression="zlib", metadata=None, software="pixelwise"
+    )
 
 
 def write_picture(path: Path, picture_HWC: Rgb) -> None:
@@ -153,9 +168,26 @@ def overlay(image_HWC: Pixels, labels_HW: Pixels, task: Task) -> Rgb:
     clear_HW = ~has_class(labels_HW, task)
     if task.kind == "exclusive":
         clear_HW |= labels_HW == 0
-    colours_HW3 = paint(labels_HW, task)
+    return _laid_over(shown_HW3, paint(labels_HW, task), _borders(labels_HW), clear_HW)
+
+
+def object_overlay(image_HWC: Pixels, instances_HW: Pixels) -> Rgb:
+    """The image with every object tinted and outlined along its inner edge; background is left clear.
+
+    Objects of neighbouring numbers have colours far apart. So where objects touch there are two lines side by side.
+    Raises UsageError where the sizes differ.
+    """
+    if image_HWC.shape[:2] != instances_HW.shape:
+        raise UsageError(f"an image of {image_HWC.shape[:2]} and objects of {instances_HW.shape}: give the same size")
+    bright = distinct_colours(2 * OBJECT_COLOURS, "overlapping")[::2]
+    table = np.array([(0, 0, 0), *bright], np.uint8)
+    places_HW = np.where(instances_HW > 0, 1 + (instances_HW - 1) % OBJECT_COLOURS, 0)
+    return _laid_over(displayable(image_HWC), table[places_HW], _borders(instances_HW), instances_HW == 0)
+
+
+def _laid_over(shown_HW3: Rgb, colours_HW3: Rgb, borders_HW: NDArray[np.bool_], clear_HW: NDArray[np.bool_]) -> Rgb:
+    """The picture tinted with colours, opaque on borders, and untouched where it is to stay clear."""
     blended_HW3 = cv2.addWeighted(shown_HW3, 1 - BLEND, colours_HW3, BLEND, 0)
-    borders_HW = _borders(labels_HW)
     blended_HW3[borders_HW] = colours_HW3[borders_HW]
     return np.where(clear_HW[..., None], shown_HW3, blended_HW3)
 

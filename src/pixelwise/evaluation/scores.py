@@ -104,7 +104,7 @@ class Scores:
             for k, name in enumerate(self.names)
         ]
         means = [[TITLES[name], four_decimals(value)] for name, value in self.means.items()]
-        return [*_aligned([head, *rows]), "", *_aligned(means), "", self.aggregation]
+        return [*aligned([head, *rows]), "", *aligned(means), "", self.aggregation]
 
 
 def json_number(value: float) -> float | None:
@@ -129,7 +129,7 @@ def _cut(name: str) -> str:
     return set_cell_size(name, LONGEST_NAME_SHOWN - 1).rstrip() + "…"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines: the first column to the left, the others to the right."""
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     return [

@@ -1,4 +1,4 @@
-"""From an image to its scores and labels: the whole pipeline in one function.
+"""From an image to its scores, labels and objects: the whole pipeline in one function.
 
 B batch, C channels, K outputs, H rows, W columns.
 """
@@ -19,19 +19,21 @@ from pixelwise.config import PredictConfig
 from pixelwise.data.normalise import Normalisation
 from pixelwise.inference.scales import seen_at
 from pixelwise.inference.sliding import sliding_logits
+from pixelwise.postprocess.instances import InstanceSettings, find_instances
 from pixelwise.runtime import Runtime
 from pixelwise.task import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predictor:
-    """A network with all that it needs to label an image."""
+    """A network with all that it needs to label an image; `instances` None: it finds no objects."""
 
     network: nn.Module
     task: Task
     normalisation: Normalisation
     runtime: Runtime
     settings: PredictConfig
+    instances: InstanceSettings | None = None
 
     @classmethod
     def of(cls, bundle: Bundle, runtime: Runtime, settings: PredictConfig | None = None) -> Predictor:
@@ -42,20 +44,30 @@ class Predictor:
             normalisation=bundle.normalisation,
             runtime=runtime,
             settings=settings or bundle.predict,
+            instances=bundle.instances,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Labels (H, W) as class indices, or (K, H, W) for overlapping classes and values; scores (K, H, W) in float32."""
+    """What the network says of an image.
+
+    labels        (H, W) class indices, or (K, H, W) for overlapping classes and values
+    scores_KHW    float32
+    instances_HW  0 background, objects from 1; None where the predictor finds no objects
+    """
 
     labels: NDArray[Any]
     scores_KHW: NDArray[np.float32]
+    instances_HW: NDArray[np.int32] | None = None
 
 
 @torch.inference_mode()
 def predict(image_HWC: NDArray[Any], predictor: Predictor) -> Prediction:
-    """Label every pixel of an image (H, W, C) of any size, in raw grey values, with the model's number of channels."""
+    """Label every pixel of an image (H, W, C) of any size, in raw grey values, with the model's number of channels.
+
+    Objects are found in the same scores, where the predictor says how.
+    """
     # Normalise as in training.
     image_CHW = predictor.normalisation.apply(image_HWC).transpose(2, 0, 1)
     image_BCHW = predictor.runtime.place_image(torch.from_numpy(np.ascontiguousarray(image_CHW))[None])
@@ -71,11 +83,13 @@ def predict(image_HWC: NDArray[Any], predictor: Predictor) -> Prediction:
     scores_BKHW = sum(seen) / (len(scales) * len(views))
     assert isinstance(scores_BKHW, Tensor), "there is at least one view"
 
-    # Scores to labels.
+    # Scores to labels, and to objects.
     labels = predictor.task.decide(scores_BKHW)[0].cpu().numpy()
     if predictor.task.kind == "exclusive":
         labels = labels.astype(np.uint8)
-    return Prediction(labels, scores_BKHW[0].cpu().numpy())
+    scores_KHW = scores_BKHW[0].cpu().numpy()
+    instances_HW = None if predictor.instances is None else find_instances(scores_KHW, predictor.instances)
+    return Prediction(labels, scores_KHW, instances_HW)
 
 
 def symmetries() -> Iterator[tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]:

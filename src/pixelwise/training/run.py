@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from pixelwise import __version__
-from pixelwise.bundle import Bundle
+from pixelwise.bundle import Bundle, instances_of
 from pixelwise.data.fingerprints import data_fingerprint, image_fingerprints
 from pixelwise.data.loaders import training_batches
 from pixelwise.errors import TrainingError
@@ -122,6 +122,7 @@ class FolderKeeper:
             normalisation=parts.normalisation,
             coding=parts.dataset.coding,
             predict=parts.plan.predict,
+            instances=instances_of(parts.dataset.coding),
             weights=copy.copy(state.average.values),
             provenance={
                 **self._provenance,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pixelwise.bundle import Network
+from pixelwise.bundle import Network, instances_of
 from pixelwise.config import RunConfig
 from pixelwise.data.augment import Preparation
 from pixelwise.data.dataset import Dataset, Pair
@@ -67,6 +67,7 @@ class Parts:
             normalisation=self.normalisation,
             runtime=self.job.runtime,
             settings=self.plan.predict,
+            instances=instances_of(self.dataset.coding),
         )
 
 
