@@ -32,6 +32,7 @@ def test_it_learns_to_find_cells(name, cells, tmp_path, monkeypatch, capsys):
 
 def mean_iou(cells: Path, settings: list[str], steps: int, capsys: pytest.CaptureFixture[str]) -> float:
     """The score that `pixelwise train` prints, on its validation images."""
+    settings = [*settings, f"training.validate_every={steps}"]
     with pytest.raises(SystemExit) as ended:
         main(["train", str(cells), *settings, "--steps", str(steps), "--name", f"run-{steps}", "--json"])
     assert ended.value.code == EXIT_DONE

@@ -49,6 +49,9 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "new-photos").mkdir()
     shutil.copy(next(images.iterdir()), tmp_path / "new-photos" / "a.png")
     shutil.copytree(tmp_path / "photos", tmp_path / "DATA")
+    cells = write_data_set(tmp_path / "cells", images=4, size=(64, 64), channels=1, seed=3)
+    shutil.rmtree(cells / "masks")
+    (cells / "instances").rename(cells / "masks")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

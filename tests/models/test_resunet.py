@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelwise.errors import UsageError
-from pixelwise.models.resunet import PostActivationUnit, PreActivationUnit, ResUNet, shortcut
+from pixelwise.models.resunet import PostActivationUnit, PreActivationUnit, ResUNet, SparseProjection, shortcut
 from pixelwise.models.upsample import UPSAMPLING
 
 BOTH = pytest.mark.parametrize("activation", ["pre", "post"])
@@ -113,7 +115,7 @@ def test_the_order_of_the_layers():
 
 def test_only_a_change_of_shape_needs_a_projection():
     assert isinstance(shortcut(4, 4, 1), nn.Identity)
-    assert [type(layer).__name__ for layer in shortcut(4, 4, 2)] == ["Conv2d", "BatchNorm"]
+    assert [type(layer).__name__ for layer in shortcut(4, 4, 2)] == ["SparseProjection", "BatchNorm"]
     assert isinstance(shortcut(4, 5, 1, norm=False), nn.Conv2d)
 
 
@@ -257,3 +259,23 @@ def test_it_learns(activation):
     torch.manual_seed(0)
     history = losses(ResUNet(1, 1, width=4, activation=activation).train())
     assert history[-1] < 0.07 < 0.14 < history[0]
+
+
+def test_a_sparse_projection_is_a_1x1_convolution_with_stride():
+    torch.manual_seed(0)
+    layer, feature = SparseProjection(3, 4, every=2), torch.randn(2, 3, 7, 10)
+    strided = F.conv2d(feature, layer.weight, layer.bias, stride=2)
+    torch.testing.assert_close(layer(feature), strided)
+
+
+def test_training_with_channels_last_does_not_end_the_process():
+    """In a process of its own: with a stride in the convolution itself it ended by a signal."""
+    program = """
+import torch
+from pixelwise.models.resunet import SparseProjection
+for _ in range(10):
+    layer = SparseProjection(8, 16, every=2).to(memory_format=torch.channels_last)
+    feature = torch.randn(4, 8, 128, 128).to(memory_format=torch.channels_last).requires_grad_()
+    layer(feature).square().mean().backward()
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
