@@ -266,7 +266,7 @@ def test_what_the_user_sees(at_data, file, capsys):
 
 
 def test_non_commercial_weights_are_warned_of(at_data, file, capsys, monkeypatch):
-    monkeypatch.setattr(weights, "_fetch", lambda name: file)
+    monkeypatch.setattr(weights, "fetch_weights", lambda name: file)
     monkeypatch.setattr(weights, "weights_licence", lambda name: "cc-by-nc-4.0")
     assert command("train", str(at_data), *SHORT, "--encoder-weights", "imagenet", "--name", "run") == 0
     shown = capsys.readouterr().out

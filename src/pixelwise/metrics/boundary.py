@@ -36,6 +36,7 @@ from scipy.spatial import KDTree
 
 from pixelwise.errors import DataError, UsageError
 from pixelwise.metrics.confusion import Array, Counts, absent, count
+from pixelwise.metrics.ratio import ratio
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -154,12 +155,12 @@ def boundary_counts(
 
 def near_precision(near_4: Counts) -> Floats:
     """Share of the predicted pixels that are near a true one; NaN where nothing is predicted."""
-    return _divide(near_4[..., 0], near_4[..., 1])
+    return ratio(near_4[..., 0], near_4[..., 1])
 
 
 def near_recall(near_4: Counts) -> Floats:
     """Share of the true pixels that are near a predicted one; NaN where nothing is true."""
-    return _divide(near_4[..., 2], near_4[..., 3])
+    return ratio(near_4[..., 2], near_4[..., 3])
 
 
 def near_f1(near_4: Counts) -> Floats:
@@ -170,7 +171,7 @@ def near_f1(near_4: Counts) -> Floats:
     """
     # 2PR / (P + R) with P = a/b and R = c/d, multiplied out: it is 0, not 0 / 0, where a side is empty.
     a, b, c, d = np.moveaxis(np.asarray(near_4, np.float64), -1, 0)
-    return np.where(b + d > 0, _divide(2 * a * c, a * d + c * b, otherwise=0.0), np.nan)
+    return np.where(b + d > 0, np.nan_to_num(ratio(2 * a * c, a * d + c * b)), np.nan)
 
 
 def surface_dice(near_4: Counts) -> Floats:
@@ -179,7 +180,7 @@ def surface_dice(near_4: Counts) -> Floats:
     >>> float(surface_dice(np.array([10, 20, 20, 20])))
     0.75
     """
-    return _divide(near_4[..., 0] + near_4[..., 2], near_4[..., 1] + near_4[..., 3])
+    return ratio(near_4[..., 0] + near_4[..., 2], near_4[..., 1] + near_4[..., 3])
 
 
 def mean_boundary_f1(near_K4: Counts, *, truth_only: bool = False) -> float:
@@ -308,11 +309,6 @@ def _above(values: Array, thresholds: Sequence[float]) -> Counts:
 
 def _counted(mask_HW: Array, ignore_index: int | None) -> Bools:
     return np.ones(mask_HW.shape, np.bool_) if ignore_index is None else mask_HW != ignore_index
-
-
-def _divide(part: Array, whole: Array, *, otherwise: float = math.nan) -> Floats:
-    quotient: Floats = np.divide(part, whole, out=np.full(np.shape(whole), otherwise), where=whole > 0)
-    return quotient
 
 
 def _check_shapes(predicted_HW: Array, true_HW: Array) -> None:

@@ -14,14 +14,13 @@ the sum of their scores. Bin m holds scores above m / M, up to and including (m 
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, UsageError
 from pixelwise.metrics.confusion import Array
 from pixelwise.metrics.curves import probabilities, scored_pixels
+from pixelwise.metrics.ratio import ratio
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -61,12 +60,12 @@ def class_reliability(scores_KHW: Array, true_KHW: Bools, counted_KHW: Bools, *,
 
 def bin_accuracy(bins_M3: Floats) -> Floats:
     """Share of the pixels in each bin that were right, the bars of a reliability diagram; NaN for an empty bin."""
-    return _divide(bins_M3[..., 1], bins_M3[..., 0])
+    return ratio(bins_M3[..., 1], bins_M3[..., 0])
 
 
 def bin_confidence(bins_M3: Floats) -> Floats:
     """Mean score of the pixels in each bin; NaN for an empty bin."""
-    return _divide(bins_M3[..., 2], bins_M3[..., 0])
+    return ratio(bins_M3[..., 2], bins_M3[..., 0])
 
 
 def expected_calibration_error(bins_M3: Floats) -> Floats:
@@ -78,7 +77,7 @@ def expected_calibration_error(bins_M3: Floats) -> Floats:
     0.2
     """
     gaps_M = np.abs(bins_M3[..., 1] - bins_M3[..., 2])
-    return _divide(gaps_M.sum(axis=-1), bins_M3[..., 0].sum(axis=-1))
+    return ratio(gaps_M.sum(axis=-1), bins_M3[..., 0].sum(axis=-1))
 
 
 def maximum_calibration_error(bins_M3: Floats) -> Floats:
@@ -101,7 +100,7 @@ def brier_score(counts_K2: Floats) -> Floats:
     >>> brier_score(np.array([[0.5, 2.0]])).tolist()
     [0.25]
     """
-    return _divide(counts_K2[..., 0], counts_K2[..., 1])
+    return ratio(counts_K2[..., 0], counts_K2[..., 1])
 
 
 def _bins_of(confidence: Floats, right: Bools, bins: int) -> Floats:
@@ -110,8 +109,3 @@ def _bins_of(confidence: Floats, right: Bools, bins: int) -> Floats:
     places = np.maximum(np.ceil(confidence * bins).astype(np.int64) - 1, 0)
     weights = (None, right, confidence)
     return np.stack([np.bincount(places, weight, minlength=bins).astype(np.float64) for weight in weights], axis=1)
-
-
-def _divide(part: Floats, whole: Floats) -> Floats:
-    quotient: Floats = np.divide(part, whole, out=np.full(np.shape(whole), math.nan), where=whole > 0)
-    return quotient

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, UsageError
+from pixelwise.metrics.ratio import ratio
 from pixelwise.task import MOST_CLASSES
 
 Array = NDArray[Any]
@@ -92,12 +93,12 @@ def absent(counts_KK: Counts) -> NDArray[np.bool_]:
 
 def truth_share(counts_KK: Counts) -> PerClass:
     """Share of the counted pixels that are of each class in the truth; NaN where no pixel counts."""
-    return _divide(counts_KK.sum(axis=1), np.full(len(counts_KK), counts_KK.sum()))
+    return ratio(counts_KK.sum(axis=1), np.full(len(counts_KK), counts_KK.sum()))
 
 
 def pixel_accuracy(counts_KK: Counts) -> float:
     """Share of the counted pixels with the right label (Long et al. 2015, section 5)."""
-    return float(_divide(np.asarray(np.trace(counts_KK)), counts_KK.sum()))
+    return float(ratio(np.asarray(np.trace(counts_KK)), counts_KK.sum()))
 
 
 def mean_accuracy(counts_KK: Counts) -> float:
@@ -141,13 +142,7 @@ def _tversky(counts_KK: Counts, *, false_positive: float, false_negative: float)
     hits_K = np.diagonal(counts_KK)
     added_K = counts_KK.sum(axis=0) - hits_K
     missed_K = counts_KK.sum(axis=1) - hits_K
-    return _divide(hits_K, hits_K + false_positive * added_K + false_negative * missed_K)
-
-
-def _divide(part: Array, whole: Array) -> PerClass:
-    """part / whole, and NaN where whole is 0."""
-    quotient: PerClass = np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
-    return quotient
+    return ratio(hits_K, hits_K + false_positive * added_K + false_negative * missed_K)
 
 
 def _mean(values_K: PerClass) -> float:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pixelwise.errors import DataError, UsageError
 from pixelwise.metrics.confusion import Array, Counts
+from pixelwise.metrics.ratio import ratio
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -51,18 +52,18 @@ class ThresholdCurve:
     @property
     def precision(self) -> Floats:
         """Share of what is found that is of the class; NaN where nothing is found."""
-        return _divide(self.true_positives, self.true_positives + self.false_positives)
+        return ratio(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def recall(self) -> Floats:
         """Share of the class that is found, also called true positive rate; NaN for a class that is absent."""
-        return _divide(self.true_positives, self.positives)
+        return ratio(self.true_positives, self.positives)
 
     @property
     def f1(self) -> Floats:
         """F1 score at each threshold; NaN for a class that is neither there nor found."""
         found = self.true_positives + self.false_positives
-        return _divide(2 * self.true_positives, found + self.positives)
+        return ratio(2 * self.true_positives, found + self.positives)
 
 
 def scored_pixels(scores_KHW: Array, true_KHW: Bools, counted_KHW: Bools) -> Iterator[tuple[Floats, Bools]]:
@@ -201,9 +202,3 @@ def best_threshold(curve: ThresholdCurve) -> float:
     if not usable.any():
         return math.nan
     return float(curve.thresholds[np.argmax(np.where(usable, curve.f1, -1.0))])
-
-
-def _divide(part: Array, whole: Array | int) -> Floats:
-    whole = np.broadcast_to(np.asarray(whole), np.shape(part))
-    quotient: Floats = np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
-    return quotient

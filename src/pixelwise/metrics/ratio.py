@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.metrics.confusion import Array
-
+Array = NDArray[Any]
 Values = NDArray[np.float64]
 
 

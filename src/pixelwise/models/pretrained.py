@@ -71,7 +71,7 @@ def load_pretrained(encoder: nn.Module, source: str | Path) -> LoadedWeights:
     name = str(encoder.timm_name)
     if not name:
         raise UsageError(f"there are no pretrained weights that fit the encoder of this network; {NEXT_STEP}")
-    path = _fetch(name) if source == IMAGENET else Path(source)
+    path = fetch_weights(name) if source == IMAGENET else Path(source)
     tensors = _read(path)
     state = _weights(encoder)
     names = _timm_names(list(state), name)
@@ -216,7 +216,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _fetch(name: str) -> Path:
+def fetch_weights(name: str) -> Path:
     """The file of the weights of timm: from the cache without asking the network, else from the network."""
     config = _config(name)
     if not config.hf_hub_id:

@@ -21,7 +21,7 @@ from pixelwise.models.pretrained import (
     IMAGENET,
     NO_LICENCE,
     LoadedWeights,
-    _fetch,
+    fetch_weights,
     is_non_commercial,
     load_pretrained,
     pretrained_statistics,
@@ -129,7 +129,7 @@ def pretrained_file(name: str, source: str) -> Path:
     Raises UsageError for a file that is not there, and where it cannot be fetched.
     """
     if source == IMAGENET:
-        return _fetch(name)
+        return fetch_weights(name)
     if not Path(source).is_file():
         raise UsageError(
             f"model.encoder_weights = {printable(source)}: there is no such file; "
