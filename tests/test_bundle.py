@@ -50,7 +50,9 @@ def test_a_model_saved_without_a_word_on_objects_finds_none(make_bundle: Callabl
 
 def test_borders_that_were_learned_part_objects() -> None:
     assert instances_of(Coding(kind="instances", border=3)) == InstanceSettings(form="softmax3")
-    assert instances_of(Coding(kind="instances")) is None
+    full = Coding(kind="instances", border=3, form="sigmoid2_full")
+    assert instances_of(full) == InstanceSettings(form="sigmoid2_full")
+    assert instances_of(Coding(kind="instances")) == InstanceSettings(form="plain")
     assert instances_of(Coding(kind="binary", values=(0, 255))) is None
 
 

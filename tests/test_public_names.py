@@ -16,7 +16,7 @@ PUBLIC_NAMES = {
     "parse_config read_config",
     "errors": "BundleError DataError Finding ImageFileError MissingExtraError OutputError PixelwiseError TrainingError "
     "UnreadableError UsageError printable require",
-    "inference.predict": "Prediction Predictor predict symmetries",
+    "inference.predict": "Prediction Predictor labels_of predict symmetries",
     "inference.sliding": "sliding_logits",
     "losses.border": "border_weights two_distances",
     "losses.class_weights": "effective_number inverse_frequency median_frequency weight_map",
@@ -32,8 +32,8 @@ PUBLIC_NAMES = {
     "losses.structural": "structural",
     "losses.tversky": "SoftCounts dice focal_tversky generalised_dice jaccard log_cosh_dice sensitivity_specificity "
     "soft_counts tversky tversky_index",
-    "metrics.confusion": "absent count f1 frequency_weighted_iou iou mean_accuracy mean_f1 mean_iou pixel_accuracy "
-    "precision recall truth_share",
+    "metrics.confusion": "absent count count_overlapping f1 frequency_weighted_iou iou mean_accuracy mean_f1 mean_iou "
+    "pixel_accuracy pixels_counted precision recall truth_share",
     "metrics.boundary": "SurfaceDistances average_surface_distance boundaries boundary_counts break_even "
     "hausdorff_distance mean_boundary_f1 near_f1 near_precision near_recall relaxed_counts surface_dice "
     "surface_distances tolerance_counts trimap_counts",

@@ -105,6 +105,22 @@ def test_truth_tells_the_presence_of_each_class():
     assert (truth & counts).int().tolist() == [[[[1, 0, 0]], [[0, 1, 0]]]]
 
 
+def test_a_mask_of_bits_holds_overlapping_classes():
+    mask = torch.tensor([[[0, 1, 2, 3, 255, -1]]])
+    present, counts = FLAGS.truth(mask)
+    assert present[0, :, 0].int().tolist() == [[0, 1, 0, 1, 0, 0], [0, 0, 1, 1, 0, 0]]
+    assert counts[0, :, 0].int().tolist() == [[1, 1, 1, 1, 0, 0]] * 2
+    assert FLAGS.pack(present)[0, 0].tolist() == [0, 1, 2, 3, 0, 0]
+    assert FLAGS.codes == 4
+    assert FLAGS.palette()[9:12] == bytes(sum(parts) // 2 for parts in zip(*FLAGS.colours, strict=True))
+
+
+@pytest.mark.parametrize("task", [Task.of(["a", "b"]), Task.of([*"abcdefgh"], kind="overlapping")])
+def test_what_has_no_bits_is_not_packed(task):
+    with pytest.raises(UsageError, match="give 1 to 7 overlapping classes"):
+        task.pack(torch.zeros(1, task.outputs, 1, 1, dtype=torch.bool))
+
+
 def test_truth_of_overlapping_classes_counts_each_class_for_itself():
     truth, counts = FLAGS.truth(torch.tensor([[1, 255], [1, 0]]).view(1, 2, 1, 2))
     assert truth.flatten().tolist() == [True, False, True, False]

@@ -111,12 +111,14 @@ class Bundle:
 
 
 def instances_of(coding: Coding) -> InstanceSettings | None:
-    """How objects are made of the scores of a model that learned such masks, before tuning; None: it learned no border.
+    """How objects are made of the scores of a model that learned such masks, before tuning; None: they hold no objects.
 
-    >>> instances_of(Coding(kind="instances", border=2)).form
-    'softmax3'
+    >>> instances_of(Coding(kind="instances", border=2)).form, instances_of(Coding(kind="instances")).form
+    ('softmax3', 'plain')
     """
-    return InstanceSettings(form="softmax3") if coding.border else None
+    if coding.kind != "instances":
+        return None
+    return InstanceSettings(form=coding.form if coding.border else "plain")
 
 
 def _from_description(values: dict[str, Any], weights: dict[str, Tensor]) -> Bundle:

@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 from pixelwise.errors import UsageError, printable
 
 LONGEST_FILE = 1_000_000
+REASON = "why: "  # what a comment in a plan begins with that says why a value is what it is
 
 
 def _text(value: Any) -> Any:
@@ -61,6 +62,8 @@ class DataConfig(Section):
     """borders: masks of single objects are learned as inside and border, so that touching objects can be told apart"""
     border: int = Field(2, ge=1, le=50)
     """for the target borders: a pixel is border where two objects are within so many pixels of it"""
+    border_form: Literal["softmax3", "sigmoid2", "sigmoid2_full"] = "softmax3"
+    """softmax3: background, inside, border; sigmoid2: inside and border; sigmoid2_full: whole objects and border"""
     validation: float = Field(0.15, gt=0, lt=1)
     """share of the training images kept out to choose the best model, where the folder has no such part itself"""
 
@@ -226,14 +229,18 @@ class RunConfig(Section):
             merged[section] = {**merged.get(section, {}), **changed}
         return parse_config(merged, "the configuration")
 
-    def to_toml(self) -> str:
-        """The whole configuration as commented TOML that `read_config` takes back."""
+    def to_toml(self, reasons: Mapping[str, str] | None = None) -> str:
+        """The whole configuration as commented TOML that `read_config` takes back.
+
+        `reasons` say why a value is what it is, by section.key; each becomes a second comment above its value.
+        """
         document = tomlkit.document()
         document.add(
             tomlkit.comment("A complete run of pixelwise. To run it again: pixelwise train --config plan.toml")
         )
         for name, section in self:
-            document.add(name, _toml_table(section))
+            why = {key.removeprefix(f"{name}."): text for key, text in (reasons or {}).items()}
+            document.add(name, _toml_table(section, why))
         return tomlkit.dumps(document)
 
 
@@ -303,13 +310,15 @@ def _explain(problem: Any) -> str:
     return f"there is no setting {key!r}; did you mean {near[0]!r}?"
 
 
-def _toml_table(section: BaseModel) -> tomlkit.items.Table:
-    """A section as a TOML table, each field under its comment; an empty field is shown commented out."""
+def _toml_table(section: BaseModel, reasons: Mapping[str, str]) -> tomlkit.items.Table:
+    """A section as a TOML table, each field under its comments; an empty field is shown commented out."""
     table = tomlkit.table()
     fields = type(section).model_fields
     for name, value in section.model_dump().items():
         if name in fields:
             table.add(tomlkit.comment(fields[name].description or ""))
+        if name in reasons:
+            table.add(tomlkit.comment(f"{REASON}{printable(reasons[name])}"))
         if value is None:
             table.add(tomlkit.comment(f"{name} ="))
         else:

@@ -3,6 +3,9 @@
 Only this file turns logits into scores (softmax, sigmoid) and scores into labels (argmax, threshold). Losses, metrics,
 predictors and writers ask the Task, so they cannot disagree.
 
+A mask or a picture of labels has one whole number per pixel: the class, or, where classes overlap, the sum of 2**k over
+the classes k that are there (bit k says whether class k is). So one picture holds either, and nothing is lost.
+
 B batch, K outputs (one per class), H rows, W columns.
 """
 
@@ -24,6 +27,7 @@ Colour = tuple[int, int, int]
 KINDS = ("exclusive", "overlapping", "values")
 VOID = 255
 MOST_CLASSES = 255
+MOST_OVERLAPPING = 7
 LONGEST_NAME = 200
 
 
@@ -96,6 +100,11 @@ class Task:
         """How many channels the network's logits have."""
         return len(self.names)
 
+    @property
+    def codes(self) -> int:
+        """How many values a pixel of a mask may have, void left aside: the classes, or the sets of overlapping ones."""
+        return 2**self.outputs if self.kind == "overlapping" else self.outputs
+
     def activate(self, logits_BKHW: Tensor) -> Tensor:
         """Scores from logits, of the same shape: probabilities in 0 to 1, or the values themselves.
 
@@ -135,6 +144,20 @@ class Task:
             case "values":
                 return scores_BKHW
 
+    def pack(self, present_BKHW: Tensor) -> Tensor:
+        """labels_BHW (uint8) of overlapping classes: bit k says whether class k is there. At most 7 classes.
+
+        >>> Task.of(["cell", "border"], kind="overlapping").pack(torch.tensor([[[[True]], [[True]]]])).item()
+        3
+        """
+        if self.kind != "overlapping" or self.outputs > MOST_OVERLAPPING:
+            raise UsageError(
+                f"{self.outputs} classes of kind {self.kind} do not fit into the bits of a mask; "
+                f"give 1 to {MOST_OVERLAPPING} overlapping classes"
+            )
+        bits_K = 2 ** torch.arange(self.outputs, device=present_BKHW.device).view(-1, 1, 1)
+        return (present_BKHW * bits_K).sum(dim=1).to(torch.uint8)
+
     def counts(self, mask: Tensor) -> Tensor:
         """True where a mask counts: not the ignore index, not negative (outside the image), not NaN (values)."""
         if self.kind == "values":
@@ -145,22 +168,37 @@ class Task:
     def truth(self, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Presence of each class, and which pixels count, both bool (B, K or 1, H, W).
 
-        From mask_BHW of class indices (exclusive) or mask_BKHW of 0 and 1 (overlapping).
+        From mask_BHW of class indices (exclusive), or of bits (overlapping), or from mask_BKHW of 0 and 1
+        (overlapping), of which each class may have void pixels of its own.
         """
         counts = self.counts(mask)
+        classes = torch.arange(self.outputs, device=mask.device).view(-1, 1, 1)
         match self.kind:
             case "exclusive":
-                classes = torch.arange(self.outputs, device=mask.device).view(-1, 1, 1)
                 return mask[:, None] == classes, counts[:, None]
+            case "overlapping" if mask.dim() == 3:
+                present = (mask[:, None] >> classes & 1).bool() & counts[:, None]
+                return present, counts[:, None].expand_as(present)
             case "overlapping":
                 return (mask == 1) & counts, counts
             case "values":
                 raise UsageError("a task of values has no classes; use the losses l1 or l2")
 
     def palette(self) -> bytes:
-        """256 RGB triples for an indexed picture: the class colours, then white for every other value."""
-        flat = [part for colour in self.colours for part in colour]
+        """256 RGB triples for an indexed picture: the colours of its values, then white for every other value."""
+        flat = [part for colour in self.code_colours() for part in colour]
         return bytes(flat + [255] * (768 - len(flat)))
+
+    def code_colours(self) -> tuple[Colour, ...]:
+        """The colour of each value of a mask: of a class, or the mean of the overlapping classes that are there.
+
+        >>> Task(names=("a", "b"), colours=((200, 0, 0), (0, 100, 0)), kind="overlapping").code_colours()
+        ((0, 0, 0), (200, 0, 0), (0, 100, 0), (100, 50, 0))
+        """
+        if self.kind != "overlapping":
+            return self.colours
+        there = ([colour for k, colour in enumerate(self.colours) if code >> k & 1] for code in range(self.codes))
+        return tuple(_mean_colour(colours) for colours in there)
 
 
 def distinct_colours(count: int, kind: Kind = "exclusive") -> tuple[Colour, ...]:
@@ -173,6 +211,12 @@ def distinct_colours(count: int, kind: Kind = "exclusive") -> tuple[Colour, ...]
     hues = [colorsys.hsv_to_rgb((i * golden) % 1.0, 0.7, 0.9 if i % 2 == 0 else 0.7) for i in range(count)]
     colours: list[Colour] = [(round(r * 255), round(g * 255), round(b * 255)) for r, g, b in hues]
     return tuple([(0, 0, 0), *colours][:count]) if kind == "exclusive" else tuple(colours)
+
+
+def _mean_colour(colours: Sequence[Colour]) -> Colour:
+    """The mean of some colours; black of none."""
+    red, green, blue = (sum(parts) // len(colours) for parts in zip(*colours, strict=True)) if colours else (0, 0, 0)
+    return red, green, blue
 
 
 def _at_least_float32(logits_BKHW: Tensor) -> Tensor:

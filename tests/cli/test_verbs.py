@@ -123,6 +123,38 @@ def test_a_run_of_borders_tunes_and_scores_its_objects(borders: Path) -> None:
     assert scores["objects"]["dsb_score"] >= untuned
 
 
+@pytest.mark.parametrize(
+    ("settings", "classes", "form"),
+    [
+        (("data.masks=instances",), ["background", "foreground"], "plain"),
+        (("data.target=borders", "data.border_form=sigmoid2"), ["object", "border"], "sigmoid2"),
+        (("data.target=borders", "data.border_form=sigmoid2_full"), ["object", "border"], "sigmoid2_full"),
+    ],
+)
+def test_every_way_to_single_objects(
+    at_walk: Path, borders: Path, settings: tuple[str, ...], classes: list[str], form: str
+) -> None:
+    assert (
+        command("train", "single", *SMALL, *settings, "training.learning_rate=0.01", "--steps", "80", "--name", form)
+        == 0
+    )
+    bundle = Bundle.load(Path("runs", form, "model.safetensors"))
+    assert list(bundle.task.names) == classes
+    assert bundle.instances is not None
+    assert bundle.instances.form == form
+    assert command("evaluate", form, "single-others", "--metrics", "dsb2018", "--out", f"scores-{form}") == 0
+    scores = json.loads(Path(f"scores-{form}/scores.json").read_text())
+    assert scores["objects"]["aji"] > 0.3
+    assert max(one["iou"] for one in scores["classes"]) > 0.7
+    assert command("predict", form, "single-others/images", "--out", f"objects-{form}", "--overlays", "--geojson") == 0
+    labels = [np.array(Image.open(path)) for path in Path(f"objects-{form}").glob("*.png")]
+    assert set(np.unique(labels)) <= set(range(bundle.task.codes))
+    features = [json.loads(path.read_text())["features"] for path in Path(f"objects-{form}/geojson").iterdir()]
+    assert {feature["properties"]["classification"]["name"] for one in features for feature in one} == {
+        classes[-1] if form == "plain" else "object"
+    }
+
+
 def test_a_finished_run_of_borders_is_resumed_to_the_same_model(at_walk: Path, borders: Path) -> None:
     before = (borders / "model.safetensors").read_bytes()
     assert command("train", "--resume", "--name", "b") == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from pixelwise.data.synthetic import draw_cells
 from pixelwise.data.targets import border_between, border_target
 from pixelwise.errors import UsageError
+from pixelwise.task import Task
 
 
 def naive(instances_HW: NDArray[np.int64], width: int) -> NDArray[np.bool_]:
@@ -61,12 +63,19 @@ def test_any_objects_by_the_definition(size: tuple[int, int], width: int, factor
     assert np.array_equal(border_between(large.T, width=width).T, expected)
 
 
+def present(bits_HW: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The two maps of a target in bits, as the losses see them."""
+    assert bits_HW.dtype == np.uint8
+    task = Task.of(["object", "border"], kind="overlapping")
+    present_BKHW, _ = task.truth(torch.from_numpy(bits_HW[None]))
+    return np.asarray(present_BKHW[0])
+
+
 def test_the_three_forms_say_the_same() -> None:
     instances_HW = draw_cells(size=(90, 80), seed=5).instances_HW
     classes_HW = border_target(instances_HW, width=2)
-    inside_HW, border_HW = border_target(instances_HW, width=2, form="sigmoid2")
-    whole_HW, same_HW = border_target(instances_HW, width=2, form="sigmoid2_full")
-    assert classes_HW.dtype == inside_HW.dtype == whole_HW.dtype == np.uint8
+    inside_HW, border_HW = present(border_target(instances_HW, width=2, form="sigmoid2"))
+    whole_HW, same_HW = present(border_target(instances_HW, width=2, form="sigmoid2_full"))
     assert np.array_equal(border_HW, same_HW)
     assert np.array_equal(border_HW, classes_HW == 2)
     assert np.array_equal(inside_HW, classes_HW == 1)

@@ -160,10 +160,30 @@ def test_merging_nothing_or_different_tasks_is_refused():
         merge([run([GOOD]), run([HALF], task=Task.of(["background", "nucleus"]))])
 
 
-@pytest.mark.parametrize("kind", ["overlapping", "values"])
-def test_only_exclusive_tasks(kind):
-    with pytest.raises(UsageError, match=f"kind '{kind}' cannot be evaluated"):
-        run([GOOD], task=Task.of(["cell", "edge"], kind=kind))
+def test_values_have_no_classes_to_score():
+    with pytest.raises(UsageError, match="a task of values cannot be evaluated yet"):
+        run([GOOD], task=Task.of(["depth", "height"], kind="values"))
+
+
+def test_overlapping_classes_are_scored_each_by_itself():
+    both = Task.of(["cell", "edge"], kind="overlapping")
+    evaluation = run([make_sample("a", [[0, 1, 2, 3]], [[1, 1, 3, 255]]), make_sample("b", [[3]], [[0]])], task=both)
+    scores = evaluation.scores
+    assert scores.counts_KK.tolist() == [[[0, 1], [2, 1]], [[2, 1], [0, 1]]]
+    assert scores.per_class["iou"] == [1 / 4, 1 / 2]
+    assert scores.per_class["share"] == [3 / 4, 1 / 4]
+    assert scores.means["mean_iou"] == pytest.approx(3 / 8)
+    assert scores.means["pixel_accuracy"] == pytest.approx(4 / 8)
+    assert scores.means["frequency_weighted_iou"] == pytest.approx((3 * 1 / 4 + 1 / 2) / 4)
+    assert "one confusion matrix of each class over all 2 images (1 void pixel excluded)" in scores.aggregation
+    values = evaluation.to_dict()
+    assert (values["pixels"], values["void_pixels"]) == (4, 1)
+    assert values["per_image"][0]["pixels"] == 3
+    halves = [
+        run([make_sample("a", [[0, 1, 2, 3]], [[1, 1, 3, 255]])], task=both),
+        run([make_sample("b", [[3]], [[0]])], task=both),
+    ]
+    assert merge(halves[::-1]).to_dict() == values
 
 
 # Objects

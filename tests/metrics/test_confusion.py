@@ -207,3 +207,34 @@ def test_without_void_255_is_a_wrong_value():
 def test_impossible_numbers_of_classes(classes):
     with pytest.raises(UsageError, match="classes: give 1 to 255"):
         c.count(LABELS, MASK, classes=classes, ignore_index=None)
+
+
+# Overlapping classes
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 7), st.tuples(st.integers(1, 9), st.integers(1, 9)), st.integers(0, 999))
+def test_overlapping_classes_are_counted_each_like_two_exclusive_ones(classes, size, seed):
+    rng = np.random.default_rng(seed)
+    labels, mask = rng.integers(0, 2**classes, (2, *size))
+    mask[rng.random(size) < 0.2] = 255
+    counts = c.count_overlapping(labels, mask, classes=classes, ignore_index=255)
+    for k in range(classes):
+        there = np.where(mask == 255, 255, mask >> k & 1)
+        alone = c.count(labels >> k & 1, there, classes=2, ignore_index=255)
+        assert counts[k].tolist() == alone.tolist()
+        for metric in (c.precision, c.recall, c.f1, c.iou, c.truth_share):
+            assert metric(counts)[k] == pytest.approx(metric(alone)[1], nan_ok=True)
+        assert c.absent(counts)[k] == (alone[1].sum() + alone[:, 1].sum() == 0)
+    assert c.pixels_counted(counts) == (mask != 255).sum()
+
+
+def test_a_class_of_all_pixels_is_no_class_without_a_background():
+    counts = c.count_overlapping(np.array([[1, 0]]), np.array([[1, 1]]), classes=1, ignore_index=None)
+    assert counts.tolist() == [[[0, 0], [1, 1]]]
+    assert c.mean_iou(counts) == c.frequency_weighted_iou(counts) == c.pixel_accuracy(counts) == 0.5
+
+
+def test_nothing_counted_of_overlapping_classes_is_undefined():
+    counts = c.count_overlapping(np.array([[1]]), np.array([[255]]), classes=2, ignore_index=255)
+    assert all(math.isnan(metric(counts)) for metric in c.METRICS.values())

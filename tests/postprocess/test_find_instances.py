@@ -301,6 +301,16 @@ def test_tuning_finds_the_threshold_and_the_area():
     assert tuned == replace(settings_, foreground=0.5, smallest=8)
 
 
+def test_tuning_parts_plain_masks_where_that_is_better():
+    foreground = np.kron([[1.0, 1.0]], np.ones((9, 9)))
+    foreground[:3, 8:10] = foreground[-3:, 8:10] = 0.0
+    truth = np.kron([[1, 2]], np.ones((9, 9), int)) * (foreground > 0)
+    images = [(np.stack([1 - foreground, foreground]), truth)]
+    settings_ = InstanceSettings(form="plain", split="components")
+    assert tune(images, settings_, same).split == "distance"
+    assert tune(images, settings_, same, splits=["components"]).split == "components"
+
+
 def test_of_equals_the_settings_given_win():
     settings_ = InstanceSettings(form="plain", foreground=0.55, smallest=3)
     images = [(scores_of("plain"), np.ones((8, 13)))]
@@ -325,7 +335,7 @@ def test_tuning_agrees_with_finding():
     scores = np.random.default_rng(0).dirichlet(np.ones(3), (12, 12)).transpose(2, 0, 1)
     found = []
     tune([(scores, np.zeros((1, 1)))], SOFTMAX3, lambda objects, truth: found.append(objects) or 0.0)
-    for candidate, objects in zip(inst._candidates(SOFTMAX3), found, strict=True):
+    for candidate, objects in zip(inst._candidates(SOFTMAX3, ("distance",)), found, strict=True):
         assert (find_instances(scores, candidate) == objects).all()
 
 

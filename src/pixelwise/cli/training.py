@@ -84,6 +84,7 @@ def _carry_out(order: Order, ranks: Ranks, screen: Screen) -> bool:
         ignore_index=data.ignore_index,
         masks=data.masks,
         border=data.border_width,
+        form=data.border_form,
     )
     split = split_samples(dataset.samples, validation=data.validation, seed=asked.training.seed)
     training, validation = split
@@ -211,7 +212,8 @@ def _measure_tuning(parts: Parts) -> float:
     if settings is None:
         return 0.0
     _, mask_HW = parts.dataset.read(samples[0])
-    scores_KHW = np.stack([mask_HW == k for k in range(parts.job.task.outputs)]).astype(np.float32)
+    present_BKHW, _ = parts.job.task.truth(torch.from_numpy(mask_HW[None]))
+    scores_KHW = present_BKHW[0].numpy().astype(np.float32)
     began = time.perf_counter()
     tune([(scores_KHW, parts.dataset.read_instances(samples[0]))], settings, dsb_score_of)
     return max(parts.job.ranks.gather(time.perf_counter() - began)) * len(samples)
@@ -310,7 +312,7 @@ def report(parts: Parts, folder: Path, screen: Screen) -> None:
 def tuned(bundle: Bundle, parts: Parts, screen: Screen) -> InstanceSettings | None:
     """How the model finds objects, with the thresholds and the smallest area that suit the validation images best.
 
-    At most MOST_TUNED of these are used, evenly chosen. None for a model of classes alone.
+    At most MOST_TUNED of these are used, evenly chosen. None for a model whose masks hold no single objects.
     """
     settings = instances_of(bundle.coding)
     if settings is None:
@@ -325,11 +327,21 @@ def tuned(bundle: Bundle, parts: Parts, screen: Screen) -> InstanceSettings | No
         predict=lambda image_HWC: predict(image_HWC, predictor),
         task=bundle.task,
     )
-    screen.say(
-        f"objects: foreground above {found.foreground:g}, seeds above {found.seed:g}, at least {found.smallest} pixels "
-        f"(tuned on {counted(len(samples), 'validation image')})"
-    )
+    screen.say(f"objects: {describe_settings(found)} (tuned on {counted(len(samples), 'validation image')})")
     return found
+
+
+def describe_settings(settings: InstanceSettings) -> str:
+    """How objects are made of scores, in a few words.
+
+    >>> describe_settings(InstanceSettings(form="plain", split="components", smallest=8))
+    'foreground above 0.5, its pieces, at least 8 pixels'
+    """
+    parted = f"seeds above {settings.seed:g}"
+    if settings.form == "plain":
+        necks = f"cut at necks below {settings.seed:g} of the width"
+        parted = necks if settings.split == "distance" else "its pieces"
+    return f"foreground above {settings.foreground:g}, {parted}, at least {settings.smallest} pixels"
 
 
 def tuning_samples(parts: Parts) -> Sequence[Sample]:

@@ -167,6 +167,8 @@ def _legend_entries(task: Task, with_mask: bool, with_objects: bool) -> list[tup
         first = _broken(printable(task.names[0]), PANEL, 14)[0]
         entries += [(f"wrong: is {first}", FALSE_POSITIVE), (f"wrong: called {first}", FALSE_NEGATIVE)]
         entries.append(("wrong: other classes", WRONG_CLASS))
+    elif with_mask:
+        entries.append(("wrong in a class", WRONG_CLASS))
     return entries
 
 

@@ -23,9 +23,10 @@ from pixelwise.data.doctor import Evidence, examine, gather
 from pixelwise.data.images import read_header, read_image
 from pixelwise.data.layouts import Folder, Sample, find_samples
 from pixelwise.data.mask_coding import MaskCount, MaskOptions, check_codes, count_mask, infer_coding
-from pixelwise.data.masks import Coding, MaskKind, read_mask, read_objects
+from pixelwise.data.masks import Coding, MaskKind, class_pixels, read_mask, read_objects
 from pixelwise.data.stored import ImageHeader
 from pixelwise.data.survey import Survey, make_survey
+from pixelwise.data.targets import TargetForm
 from pixelwise.errors import DataError, Finding, ImageFileError, UsageError, printable
 from pixelwise.task import Task
 
@@ -68,13 +69,15 @@ def open_dataset(
     ignore_index: int | None = None,
     masks: str = "auto",
     border: int = 0,
+    form: TargetForm = "softmax3",
 ) -> Dataset:
     """Find images and masks under `path`, read all masks, and infer what their values mean.
 
     `classes` names the classes in the order of their values, `ignore_index` is the value that counts nowhere, `masks`
     is one of auto, index, binary, colours and instances. With a `border` above 0, masks of single objects are read as
-    background, inside and border of objects, with borders of that width in pixels (see `data/targets.py`); `classes`
-    then names background and object. Raises DataError with a Finding for everything that is wrong.
+    background, inside and border of objects, with borders of that width in pixels, in one of the forms of
+    `data/targets.py`; `classes` then names background and object. Raises DataError with a Finding for everything that
+    is wrong.
     """
     known: dict[str, MaskKind] = {kind: kind for kind in get_args(MaskKind)}
     if masks != "auto" and masks not in known:
@@ -86,6 +89,7 @@ def open_dataset(
         masks=known.get(masks, "auto"),
         layout=folder.layout,
         border=border,
+        form=form,
     )
     headers, counts = _read_all(path, samples, options.counted)
     coding, task = infer_coding(counts, options)
@@ -174,9 +178,8 @@ def _recounted(pairs: Sequence[Evidence], coding: Coding, task: Task) -> list[Ev
     """The same evidence with the pixels of borders, which do not follow from the codes alone."""
 
     def recount(pair: Evidence) -> Evidence:
-        labels, pixels = np.unique(read_mask(pair.sample.masks, coding, task), return_counts=True)
-        classes = np.where(labels < task.outputs, labels.astype(np.int64), -1)
-        return replace(pair, classes=dict(zip(classes.tolist(), pixels.tolist(), strict=True)))
+        *pixels, void = class_pixels(read_mask(pair.sample.masks, coding, task), task).tolist()
+        return replace(pair, classes={k: found for k, found in [*enumerate(pixels), (-1, void)] if found})
 
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
         return list(pool.map(recount, pairs))

@@ -22,12 +22,13 @@ from pixelwise.data.known_classes import KNOWN_CLASSES, KnownClasses
 from pixelwise.data.layouts import Source
 from pixelwise.data.masks import Codes, Coding, MaskKind, code_text, codes_of, read_codes, run_unique, unknown_codes
 from pixelwise.data.stored import Stored, refusal
+from pixelwise.data.targets import TargetForm
 from pixelwise.errors import DataError, Finding, UsageError
 from pixelwise.task import VOID, Colour, Task, distinct_colours
 
 TWO_CLASSES = ("background", "foreground")
 BORDER = "border"
-BORDER_CLASSES = ("background", "object", BORDER)
+BORDER_CLASSES = ("background", "object")
 MOST_COLOURS = 64
 MOST_DISTINCT = 2**16
 SMOOTH_SHARE = 0.8
@@ -60,6 +61,7 @@ class MaskOptions:
     """What the user declares about masks, and the layout they were found in.
 
     border  width in pixels of the borders between objects that are to be learned; 0: the classes as they are
+    form    of the target that is learned where borders are (see `data/targets.py`)
     """
 
     classes: tuple[str, ...] = ()
@@ -67,6 +69,7 @@ class MaskOptions:
     masks: MaskKind | Literal["auto"] = "auto"
     layout: str = ""
     border: int = 0
+    form: TargetForm = "softmax3"
 
     @property
     def counted(self) -> MaskKind | Literal["auto"]:
@@ -295,23 +298,26 @@ def _smoothed_or_else(masks: Sequence[MaskCount], expected: Coding) -> Coding:
 def _border_coding(masks: Sequence[MaskCount], options: MaskOptions) -> tuple[Coding, Task]:
     """Masks of objects, of which the inside and the border are learned; refused where none holds two objects."""
     void = () if options.ignore_index is None else (options.ignore_index,)
-    coding = Coding(kind="instances", void=void, border=options.border)
+    coding = Coding(kind="instances", void=void, border=options.border, form=options.form)
     check_codes(masks, coding)
     if all(mask.objects < 2 and coding.classes_in(list(mask.counts)).count(1) < 2 for mask in masks):
         found = "no mask holds two objects"
         rule = "a number, a colour or a file for each object, where their borders are learned (data.target=borders)"
         fix = "give masks that tell the objects apart, or leave data.target out"
         raise DataError("there is no border to learn", [Finding(file=masks[0].path, found=found, rule=rule, fix=fix)])
-    return coding, _task(coding, masks, replace(options, classes=_with_border(options.classes)), None)
+    names = _with_border(options.classes)
+    if options.form == "softmax3":
+        return coding, _task(coding, masks, replace(options, classes=names), None)
+    return coding, Task.of(names[1:], kind="overlapping")
 
 
 def _with_border(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The three classes, from none, from those of background and object, or as they are."""
+    """Background, object and border, from none, from those of background and object, or as they are."""
     if len(names) not in (0, 2, 3):
         raise UsageError(
             f"{len(names)} class names: with data.target=borders name two with data.classes, background and object"
         )
-    return (*names, BORDER)[:3] if names else BORDER_CLASSES
+    return (*(names or BORDER_CLASSES), BORDER)[:3]
 
 
 # Colours

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import cv2
 import numpy as np
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pixelwise.data.images import read_stored
 from pixelwise.data.layouts import Source
 from pixelwise.data.stored import Stored, refusal
-from pixelwise.data.targets import border_target
+from pixelwise.data.targets import TargetForm, border_target
 from pixelwise.errors import DataError, Finding, UsageError
 from pixelwise.task import VOID, Task
 
@@ -42,17 +42,19 @@ class Coding:
             instances: 0 is background, every other number, or every further file, an object
     values  the code of each class, in the order of the indices: numbers, or colours like `#ff0000`; none for instances
     void    codes that count nowhere
-    border  instances only: the classes are background, inside and border, with borders of this width in pixels (see
-            `data/targets.py`); 0: they are background and object
+    border  instances only: borders of this width in pixels are learned (see `data/targets.py`); 0: the classes are
+            background and object
+    form    of what is learned where borders are: three exclusive classes, or two that overlap
 
     >>> Coding.from_dict(Coding(kind="binary", values=(0, 255)).to_dict())
-    Coding(kind='binary', values=(0, 255), void=(), border=0)
+    Coding(kind='binary', values=(0, 255), void=(), border=0, form='softmax3')
     """
 
     kind: MaskKind
     values: tuple[int | str, ...] = ()
     void: tuple[int | str, ...] = ()
     border: int = 0
+    form: TargetForm = "softmax3"
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -64,20 +66,23 @@ class Coding:
             raise UsageError(f"masks of kind {self.kind} with the values {self.values}")
         if type(self.border) is not int or self.border < 0 or (self.border and self.kind != "instances"):
             raise UsageError(f"masks of kind {self.kind} with borders of {self.border} pixels")
+        if self.form not in get_args(TargetForm):
+            raise UsageError(f"unknown form of target {self.form!r}; choose one of {', '.join(get_args(TargetForm))}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Coding:
         """The coding that `to_dict` wrote; raises UsageError on anything else."""
         try:
             kind, codes, void = values["kind"], tuple(values["values"]), tuple(values["void"])
-            border = values.get("border", 0)
+            border, form = values.get("border", 0), values.get("form", "softmax3")
         except (KeyError, TypeError) as error:
             raise UsageError(f"not the coding of masks: {error}") from error
-        return cls(kind=kind, values=codes, void=void, border=border)
+        return cls(kind=kind, values=codes, void=void, border=border, form=form)
 
     def to_dict(self) -> dict[str, Any]:
         """The coding as plain JSON values."""
-        return {"kind": self.kind, "values": list(self.values), "void": list(self.void), "border": self.border}
+        codes = {"values": list(self.values), "void": list(self.void)}
+        return {"kind": self.kind, **codes, "border": self.border, "form": self.form}
 
     def value_codes(self) -> list[int]:
         """The code of each class as a number."""
@@ -103,14 +108,14 @@ class Coding:
 
 
 def read_mask(sources: Sequence[Source], coding: Coding, task: Task) -> NDArray[np.uint8]:
-    """The classes `mask_HW` of an image, with `task.ignore_index` where the pixel counts nowhere.
+    """The mask_HW of an image: classes, or the bits of overlapping ones (see task.py); `task.ignore_index` where void.
 
     Several sources are one file per object. Raises DataError naming file, values, counts and rule where a code has no
     meaning in `coding`, a value is not whole, or the masks of one image differ in size.
     """
     if coding.border:
         objects_HW = read_objects(sources, coding, task)
-        target_HW = border_target(objects_HW, width=coding.border)
+        target_HW = border_target(objects_HW, width=coding.border, form=coding.form)
         return np.where(objects_HW < 0, np.uint8(_void(task)), target_HW)
     return _read_numbered(
         sources, coding, task, lambda classes: np.where(classes == -1, _void(task), classes), np.uint8
@@ -133,6 +138,19 @@ def read_objects(sources: Sequence[Source], coding: Coding, task: Task) -> NDArr
     for number, one_HW in enumerate(each, start=2):
         np.copyto(objects_HW, number, where=one_HW & (objects_HW == 0))
     return objects_HW
+
+
+def class_pixels(mask_HW: NDArray[np.uint8], task: Task) -> NDArray[np.int64]:
+    """The pixels of each class in a mask that was read, then those of void (K + 1). Overlapping classes count each.
+
+    >>> class_pixels(np.array([[0, 1, 3, 255]], np.uint8), Task.of(["a", "b"], kind="overlapping")).tolist()
+    [2, 1, 1]
+    """
+    pixels = np.bincount(mask_HW.ravel(), minlength=VOID + 1)
+    known = pixels[: task.codes]
+    if task.kind == "overlapping":
+        known = (np.arange(task.codes) >> np.arange(task.outputs)[:, None] & 1) @ known
+    return np.append(known, mask_HW.size - pixels[: task.codes].sum())
 
 
 def unknown_codes(path: Path, coding: Coding, counts: dict[int, int]) -> Finding | None:
@@ -286,7 +304,7 @@ def _pieces(mask_HW: NDArray[np.uint8], task: Task) -> NDArray[np.int32]:
     """The 4-connected pieces of each class but the first, numbered from 1; -1 for void."""
     objects_HW = np.where(mask_HW == _void(task), np.int32(-1), np.int32(0))
     found = 0
-    for label in range(1, task.outputs):
+    for label in range(1, task.codes):
         count, pieces_HW = cv2.connectedComponents((mask_HW == label).astype(np.uint8), connectivity=4)
         objects_HW[pieces_HW > 0] = pieces_HW[pieces_HW > 0] + found
         found += count - 1

@@ -159,15 +159,13 @@ def displayable(image_HWC: Pixels) -> Rgb:
 def overlay(image_HWC: Pixels, labels_HW: Pixels, task: Task) -> Rgb:
     """The image with the class colours laid over it and a crisp line along each class border.
 
-    Class 0 of exclusive classes is taken as background: it and void are left clear.
+    Class 0 of exclusive classes is taken as background: it, pixels without any overlapping class and void stay clear.
     Raises UsageError where the sizes differ.
     """
     if image_HWC.shape[:2] != labels_HW.shape:
         raise UsageError(f"an image of {image_HWC.shape[:2]} and labels of {labels_HW.shape}: give the same size")
     shown_HW3 = displayable(image_HWC)
-    clear_HW = ~has_class(labels_HW, task)
-    if task.kind == "exclusive":
-        clear_HW |= labels_HW == 0
+    clear_HW = ~has_class(labels_HW, task) | (labels_HW == 0)
     return _laid_over(shown_HW3, paint(labels_HW, task), _borders(labels_HW), clear_HW)
 
 
@@ -194,13 +192,13 @@ def _laid_over(shown_HW3: Rgb, colours_HW3: Rgb, borders_HW: NDArray[np.bool_], 
 
 def paint(labels_HW: Pixels, task: Task, *, void: Colour = VOID_COLOUR) -> Rgb:
     """Labels as the colours of their classes, and the colour `void` for every other value."""
-    table = np.array([*task.colours, void], np.uint8)
-    return table[np.where(has_class(labels_HW, task), labels_HW, task.outputs).astype(np.intp)]
+    table = np.array([*task.code_colours(), void], np.uint8)
+    return table[np.where(has_class(labels_HW, task), labels_HW, task.codes).astype(np.intp)]
 
 
 def has_class(labels_HW: Pixels, task: Task) -> NDArray[np.bool_]:
-    """Where the value is the index of a class, not void."""
-    return np.asarray((labels_HW >= 0) & (labels_HW < task.outputs))
+    """Where the value is the index of a class, or a set of overlapping ones, not void."""
+    return np.asarray((labels_HW >= 0) & (labels_HW < task.codes))
 
 
 def _borders(labels_HW: Pixels) -> NDArray[np.bool_]:

@@ -33,7 +33,7 @@ class Survey:
     pairs         images with mask, per part of the split (`train`, `val`, `test`, or `all` without split)
     sizes         (smallest height, smallest width), (largest ...), (most common ...), pixels
     channels      numbers of channels that occur; dtypes: types of value that occur, in the image files
-    names         classes, with their `pixels` in all masks; void_pixels count nowhere
+    names         classes, with their `pixels` in all masks; void_pixels count nowhere; all_pixels of all images
     mapping       how the values of the masks became classes, in words
     skipped       files left out, by reason
     """
@@ -47,6 +47,7 @@ class Survey:
     names: tuple[str, ...]
     pixels: tuple[int, ...]
     void_pixels: int
+    all_pixels: int
     kind: str
     mapping: str
     skipped: dict[str, int]
@@ -74,7 +75,7 @@ class Survey:
         return asdict(self)
 
     def _share(self, pixels: int) -> str:
-        return f"{100 * pixels / max(1, sum(self.pixels) + self.void_pixels):.3g} %"
+        return f"{100 * pixels / max(1, self.all_pixels):.3g} %"
 
     def _size_text(self) -> str:
         smallest, largest, common = (f"{width} x {height}" for height, width in self.sizes)
@@ -99,6 +100,7 @@ def make_survey(
         names=task.names,
         pixels=tuple(counts.get(index, 0) for index in range(task.outputs)),
         void_pixels=counts.get(-1, 0),
+        all_pixels=sum(header.height * header.width for header in headers),
         kind=coding.kind,
         mapping=mapping_text(coding, task),
         skipped=dict(Counter(reason for _, reason in folder.skipped)),
@@ -111,7 +113,10 @@ def mapping_text(coding: Coding, task: Task) -> str:
     >>> mapping_text(Coding(kind="binary", values=(0, 255)), Task.of(["background", "foreground"]))
     'binary: 0 is background, 255 is foreground'
     """
-    if coding.kind == "instances":
+    if coding.border:
+        classes = " and ".join(printable(name) for name in task.names[-2:])
+        text = f"instances: 0 is background, every object is learned as {classes}, {coding.border} pixels wide"
+    elif coding.kind == "instances":
         text = f"instances: 0 is {task.names[0]}, every object is {task.names[1]}"
     else:
         codes = [code_text(code, coding.kind) for code in coding.value_codes()]

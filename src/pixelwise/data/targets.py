@@ -31,22 +31,23 @@ def border_target(
 ) -> NDArray[np.uint8]:
     """The target that a network learns for a label image (0 background, each other number an object).
 
-    `softmax3` gives (H, W): 0 background, 1 inside (an object without its border), 2 border. The others give the
-    presence, 0 or 1, of two maps (2, H, W): `sigmoid2` inside and border, `sigmoid2_full` whole objects and border.
-    Raises UsageError for a width below 1 and for another form.
+    All forms are (H, W). `softmax3`: 0 background, 1 inside (an object without its border), 2 border. The others are of
+    two classes in bits, as masks of overlapping classes are: `sigmoid2` inside (1) and border (2), which never meet,
+    `sigmoid2_full` whole objects (1) and border (2), so 3 is the border on an object. Raises UsageError for a width
+    below 1 and for another form.
 
     >>> border_target(np.array([[1, 1, 1, 2, 2, 2, 0]]), width=1).tolist()
     [[1, 1, 2, 2, 1, 1, 0]]
+    >>> border_target(np.array([[1, 1, 1, 2, 2, 2, 0]]), width=1, form="sigmoid2_full").tolist()
+    [[1, 1, 3, 3, 1, 1, 0]]
     """
     border_HW = border_between(instances_HW, width=width)
     objects_HW = instances_HW > 0
     match form:
-        case "softmax3":
+        case "softmax3" | "sigmoid2":  # the same numbers: inside and border exclude each other
             return np.where(border_HW, np.uint8(2), objects_HW.astype(np.uint8))
-        case "sigmoid2":
-            return np.stack([objects_HW & ~border_HW, border_HW]).astype(np.uint8)
         case "sigmoid2_full":
-            return np.stack([objects_HW, border_HW]).astype(np.uint8)
+            return objects_HW.astype(np.uint8) + np.uint8(2) * border_HW.astype(np.uint8)
         case _:
             raise UsageError(f"unknown form of target {form!r}; choose one of {', '.join(get_args(TargetForm))}")
 

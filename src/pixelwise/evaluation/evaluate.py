@@ -4,7 +4,7 @@ It reads one image at a time, predicts, counts, and keeps only a few small table
 matrix, and what `Measures` asks for, objects or the regions of the ISBI challenge. Shards that were evaluated elsewhere
 (other processes, other ranks) add up exactly, in any order.
 
-H rows, W columns, C channels, K classes.
+H rows, W columns, C channels, K classes. counts_KK: of overlapping classes counts_K22, a matrix for each class.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ from pixelwise.errors import DataError, UsageError, printable
 from pixelwise.evaluation.object_scores import ObjectScores, image_objects
 from pixelwise.evaluation.scores import Scores, json_number
 from pixelwise.inference.predict import Prediction
-from pixelwise.metrics.confusion import Array, Counts, count, iou, mean_iou, pixel_accuracy
+from pixelwise.metrics.confusion import (
+    Array,
+    Counts,
+    count,
+    count_overlapping,
+    iou,
+    mean_iou,
+    pixel_accuracy,
+    pixels_counted,
+)
 from pixelwise.metrics.instances import InstanceCounts, count_instances
 from pixelwise.metrics.isbi import IsbiCounts, count_slice
 from pixelwise.task import Task
@@ -88,7 +97,7 @@ class ImageResult:
             "mean_iou": json_number(self.mean_iou),
             "pixel_accuracy": json_number(pixel_accuracy(self.counts_KK)),
             "iou": [json_number(value) for value in iou(self.counts_KK).tolist()],
-            "pixels": int(self.counts_KK.sum()),
+            "pixels": pixels_counted(self.counts_KK),
             "void_pixels": self.void,
             "all_void": self.all_void,
             **({} if self.instances is None else {"objects": image_objects(self.instances)}),
@@ -114,7 +123,7 @@ class Evaluation:
     @cached_property
     def scores(self) -> Scores:
         """The scores of the summed counts: one confusion matrix over all images."""
-        total_KK = np.zeros((self.task.outputs, self.task.outputs), np.int64)
+        total_KK = np.zeros(_counts_shape(self.task), np.int64)
         for image in self.images:
             total_KK += image.counts_KK
         void = sum(image.void for image in self.images)
@@ -164,11 +173,11 @@ def evaluate(
     """Predict and count every sample, one at a time.
 
     `read` gives (image_HWC, mask_HW) of a sample, `predict` the labels of an image at the size of the mask, and its
-    objects where `measures` has the true ones. Raises UsageError for tasks that are not exclusive, and DataError,
-    naming the sample, where sizes or values do not fit. No samples give an Evaluation of no images, so that an idle
+    objects where `measures` has the true ones. Raises UsageError for tasks of values, and DataError, naming the sample,
+    where sizes or values do not fit. No samples give an Evaluation of no images, so that an idle
     process can take part in `merge`.
     """
-    _require_exclusive(task)
+    _require_classes(task)
     wanted: Measures[SampleT] = measures or Measures()
 
     def result(sample: SampleT) -> ImageResult:
@@ -201,7 +210,8 @@ def _count(
             f"the prediction is {_size(prediction.labels)} pixels, the mask {_size(mask_HW)}; "
             "scores need both at the same size"
         )
-    counts_KK = count(prediction.labels, mask_HW, classes=task.outputs, ignore_index=task.ignore_index)
+    count_classes = count_overlapping if task.kind == "overlapping" else count
+    counts_KK = count_classes(prediction.labels, mask_HW, classes=task.outputs, ignore_index=task.ignore_index)
     void_HW = np.zeros(mask_HW.shape, bool) if task.ignore_index is None else mask_HW == task.ignore_index
     instances = regions = None
     if measures.true_objects is not None:
@@ -225,12 +235,16 @@ def _naming(sample: Named) -> Iterator[None]:
         raise DataError(f"{printable(sample.name)}: {error}") from error
 
 
-def _require_exclusive(task: Task) -> None:
-    if task.kind != "exclusive":
+def _require_classes(task: Task) -> None:
+    if task.kind == "values":
         raise UsageError(
-            f"a task of kind {task.kind!r} cannot be evaluated yet: the scores here are for exclusive classes, one per "
-            "pixel; evaluate the predicted files with your own measure, or train with exclusive classes"
+            "a task of values cannot be evaluated yet: the scores here are for classes; evaluate the predicted files "
+            "with your own measure"
         )
+
+
+def _counts_shape(task: Task) -> tuple[int, ...]:
+    return (task.outputs, 2, 2) if task.kind == "overlapping" else (task.outputs, task.outputs)
 
 
 def _size(array: Array) -> str:

@@ -1,6 +1,6 @@
 """Scores: what a confusion matrix says, as JSON values and as a table a person can read.
 
-counts_KK: K classes, rows are the truth, columns the prediction.
+counts_KK: K classes, rows are the truth, columns the prediction; of overlapping classes counts_K22, a matrix for each.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 
 from pixelwise.errors import printable
-from pixelwise.metrics.confusion import METRICS, Counts, absent, f1, iou, precision, recall, truth_share
+from pixelwise.metrics.confusion import METRICS, Counts, absent, f1, iou, pixels_counted, precision, recall, truth_share
 
 PER_CLASS = {"share": truth_share, "precision": precision, "recall": recall, "f1": f1, "iou": iou}
 TITLES = {
@@ -37,7 +37,8 @@ UNDEFINED = "–"
 class Scores:
     """All scores of one confusion matrix.
 
-    counts_KK   pixels of each class (row) that got each label (column), over all images
+    counts_KK   pixels of each class (row) that got each label (column), over all images; or, of classes that overlap,
+                the pixels of each class that are not there and there (rows), and that are said to be so (columns)
     names       of the classes, in order
     void        pixels whose mask is void: they are in no score
     images      how many images were counted
@@ -74,8 +75,9 @@ class Scores:
         images = "1 image" if self.images == 1 else f"all {self.images} images"
         void = f"{self.void} void pixel{'' if self.void == 1 else 's'} excluded"
         left_out = ", ".join(map(printable, self.absent)) or "none"
+        matrix = "one confusion matrix" if self.counts_KK.ndim == 2 else "one confusion matrix of each class"
         return (
-            f"one confusion matrix over {images} ({void}); "
+            f"{matrix} over {images} ({void}); "
             f"classes absent from truth and prediction are left out of the means: {left_out}"
         )
 
@@ -89,7 +91,7 @@ class Scores:
                 for k, name in enumerate(self.names)
             ],
             "images": self.images,
-            "pixels": int(self.counts_KK.sum()),
+            "pixels": pixels_counted(self.counts_KK),
             "void_pixels": self.void,
             "absent": self.absent,
             "aggregation": self.aggregation,

@@ -5,7 +5,7 @@ H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from pixelwise.evaluation.evaluate import SampleT
 from pixelwise.inference.predict import Prediction
 from pixelwise.metrics.confusion import Array
 from pixelwise.metrics.instances import count_instances
-from pixelwise.postprocess.instances import InstanceSettings, tune
+from pixelwise.postprocess.instances import SPLITS, InstanceSettings, Split, tune
 from pixelwise.task import Task
 
 IN_VOID = -1
@@ -26,11 +26,12 @@ def tune_objects(
     read: Callable[[SampleT], tuple[Array, Array, Array]],
     predict: Callable[[Array], Prediction],
     task: Task,
+    splits: Sequence[Split] = SPLITS,
 ) -> InstanceSettings:
     """The settings of the best DSB score, the mean over the samples, among those that `postprocess.tune` tries.
 
-    `read` gives (image_HWC, mask_HW, true objects) of a sample; only its void pixels are taken from the mask. Raises
-    DataError for no samples.
+    `read` gives (image_HWC, mask_HW, true objects) of a sample; only its void pixels are taken from the mask. `splits`
+    are the ways to part objects that are tried for plain masks. Raises DataError for no samples.
     """
 
     def images() -> Iterable[tuple[Array, Array]]:
@@ -39,7 +40,7 @@ def tune_objects(
             void_HW = np.zeros(mask_HW.shape, bool) if task.ignore_index is None else mask_HW == task.ignore_index
             yield predict(image_HWC).scores_KHW, np.where(void_HW, IN_VOID, truth_HW)
 
-    return tune(images(), settings, dsb_score_of)
+    return tune(images(), settings, dsb_score_of, splits=splits)
 
 
 def dsb_score_of(instances_HW: Array, truth_HW: Array) -> float:

@@ -31,9 +31,6 @@ from pixelwise.inference.predict import Prediction, Predictor, predict
 from pixelwise.postprocess.polygons import instances_to_geojson, mask_to_geojson
 from pixelwise.task import Task
 
-OBJECT_CLASS = 1
-"""The class index of the objects, in every form of target that names background first."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
@@ -178,11 +175,12 @@ def _predict_one(sample: Sample, predictor: Predictor, outputs: Outputs) -> Done
 
 
 def _polygons(prediction: Prediction, task: Task) -> dict[str, Any]:
-    """The objects as GeoJSON; without objects, the pieces of each class but the first."""
+    """The objects as GeoJSON; without objects, the pieces of each class but the background."""
+    object_class = 1 if task.kind == "exclusive" else 0  # of overlapping classes none is the background
     if prediction.instances_HW is None:
-        return mask_to_geojson(prediction.labels, task, classes=range(1, task.outputs))
+        return mask_to_geojson(prediction.labels, task, classes=range(object_class, task.outputs))
     numbers = range(1, int(prediction.instances_HW.max()) + 1)
-    return instances_to_geojson(prediction.instances_HW, task, classes=dict.fromkeys(numbers, OBJECT_CLASS))
+    return instances_to_geojson(prediction.instances_HW, task, classes=dict.fromkeys(numbers, object_class))
 
 
 def _protect_files(images: Folder, outputs: Outputs, finds_objects: bool) -> None:

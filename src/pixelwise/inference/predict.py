@@ -52,7 +52,7 @@ class Predictor:
 class Prediction:
     """What the network says of an image.
 
-    labels        (H, W) class indices, or (K, H, W) for overlapping classes and values
+    labels        (H, W) class indices, or the bits of overlapping classes (see task.py), or (K, H, W) values
     scores_KHW    float32
     instances_HW  0 background, objects from 1; None where the predictor finds no objects
     """
@@ -84,12 +84,22 @@ def predict(image_HWC: NDArray[Any], predictor: Predictor) -> Prediction:
     assert isinstance(scores_BKHW, Tensor), "there is at least one view"
 
     # Scores to labels, and to objects.
-    labels = predictor.task.decide(scores_BKHW)[0].cpu().numpy()
-    if predictor.task.kind == "exclusive":
-        labels = labels.astype(np.uint8)
+    labels = labels_of(scores_BKHW, predictor.task)[0].cpu().numpy()
     scores_KHW = scores_BKHW[0].cpu().numpy()
     instances_HW = None if predictor.instances is None else find_instances(scores_KHW, predictor.instances)
     return Prediction(labels, scores_KHW, instances_HW)
+
+
+def labels_of(scores_BKHW: Tensor, task: Task) -> Tensor:
+    """Labels as a picture holds them: class indices or bits, uint8 (B, H, W); of a task of values, the values."""
+    decided = task.decide(scores_BKHW)
+    match task.kind:
+        case "exclusive":
+            return decided.to(torch.uint8)
+        case "overlapping":
+            return task.pack(decided)
+        case "values":
+            return decided
 
 
 def symmetries() -> Iterator[tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]:

@@ -11,7 +11,10 @@ A score that would be 0 / 0 is undefined and NaN; means are taken over the defin
 the truth but predicted somewhere has an IoU of 0 and counts; a class absent from both is left out. Where nothing is
 defined (every pixel void) a mean is NaN too.
 
-H rows, W columns, K classes. counts_KK: rows are the truth (mask), columns the prediction (labels).
+Classes that overlap have a matrix each, of "not there" and "there"; all scores are then made of these in the same way.
+
+H rows, W columns, K classes. counts_KK: rows are the truth (mask), columns the prediction (labels). Where a function
+takes counts_KK it also takes counts_K22, of overlapping classes.
 """
 
 from __future__ import annotations
@@ -57,6 +60,22 @@ def count(labels_HW: Array, mask_HW: Array, *, classes: int, ignore_index: int |
     return pairs.reshape(classes + 1, classes)[:classes].copy()
 
 
+def count_overlapping(labels_HW: Array, mask_HW: Array, *, classes: int, ignore_index: int | None) -> Counts:
+    """counts_K22 of overlapping classes: for each class a matrix of "not there" (0) and "there" (1).
+
+    Bit k of a label or a mask value says whether class k is there. Raises as `count`.
+
+    >>> count_overlapping(np.array([[1, 3]]), np.array([[1, 2]]), classes=2, ignore_index=255).tolist()
+    [[[0, 1], [0, 1]], [[1, 0], [0, 1]]]
+    """
+    sets = 2**classes
+    counts_SS = count(labels_HW, mask_HW, classes=sets, ignore_index=ignore_index)
+    there_KS = np.arange(sets) >> np.arange(classes)[:, None] & 1
+    sides_K2S = np.stack([1 - there_KS, there_KS], axis=1)
+    counts_K22: Counts = sides_K2S @ counts_SS @ sides_K2S.transpose(0, 2, 1)
+    return counts_K22
+
+
 def precision(counts_KK: Counts) -> PerClass:
     """Share of the pixels labelled as a class that are of it; NaN for a class that was never predicted."""
     return _tversky(counts_KK, false_positive=1.0, false_negative=0.0)
@@ -87,18 +106,29 @@ def iou(counts_KK: Counts) -> PerClass:
 
 def absent(counts_KK: Counts) -> NDArray[np.bool_]:
     """Which classes are neither in the truth nor in the prediction."""
-    nowhere: NDArray[np.bool_] = counts_KK.sum(axis=0) + counts_KK.sum(axis=1) == 0
+    hits_K, added_K, missed_K = _parts(counts_KK)
+    nowhere: NDArray[np.bool_] = hits_K + added_K + missed_K == 0
     return nowhere
+
+
+def pixels_counted(counts_KK: Counts) -> int:
+    """How many pixels the counts are of."""
+    return int(counts_KK.sum() if counts_KK.ndim == 2 else counts_KK[0].sum())
 
 
 def truth_share(counts_KK: Counts) -> PerClass:
     """Share of the counted pixels that are of each class in the truth; NaN where no pixel counts."""
-    return ratio(counts_KK.sum(axis=1), np.full(len(counts_KK), counts_KK.sum()))
+    hits_K, _, missed_K = _parts(counts_KK)
+    return ratio(hits_K + missed_K, np.full(len(counts_KK), pixels_counted(counts_KK)))
 
 
 def pixel_accuracy(counts_KK: Counts) -> float:
-    """Share of the counted pixels with the right label (Long et al. 2015, section 5)."""
-    return float(ratio(np.asarray(np.trace(counts_KK)), counts_KK.sum()))
+    """Share of the counted pixels with the right label (Long et al. 2015, section 5).
+
+    Of overlapping classes: share of the pixels, over all classes, that are rightly said to be there or not.
+    """
+    right = np.trace(counts_KK) if counts_KK.ndim == 2 else np.trace(counts_KK, axis1=1, axis2=2).sum()
+    return float(ratio(np.asarray(right), counts_KK.sum()))
 
 
 def mean_accuracy(counts_KK: Counts) -> float:
@@ -116,10 +146,10 @@ def mean_iou(counts_KK: Counts) -> float:
 
 
 def frequency_weighted_iou(counts_KK: Counts) -> float:
-    """Mean IoU weighted by the share of each class in the truth (Long et al. 2015, section 5)."""
-    if not counts_KK.sum():
-        return float("nan")
-    return float(np.nansum(truth_share(counts_KK) * iou(counts_KK)))
+    """Mean IoU weighted by the pixels of each class in the truth (Long et al. 2015, section 5)."""
+    hits_K, _, missed_K = _parts(counts_KK)
+    pixels_K = hits_K + missed_K
+    return float(ratio(np.nansum(pixels_K * iou(counts_KK)), pixels_K.sum()))
 
 
 def mean_f1(counts_KK: Counts) -> float:
@@ -139,10 +169,16 @@ METRICS: dict[str, Callable[[Counts], float]] = {
 
 def _tversky(counts_KK: Counts, *, false_positive: float, false_negative: float) -> PerClass:
     """The Tversky index of each class (Tversky 1977), with the prices of the two kinds of wrong pixel."""
-    hits_K = np.diagonal(counts_KK)
-    added_K = counts_KK.sum(axis=0) - hits_K
-    missed_K = counts_KK.sum(axis=1) - hits_K
+    hits_K, added_K, missed_K = _parts(counts_KK)
     return ratio(hits_K, hits_K + false_positive * added_K + false_negative * missed_K)
+
+
+def _parts(counts_KK: Counts) -> tuple[Counts, Counts, Counts]:
+    """For each class the pixels that were found, that were labelled so wrongly, and that were missed."""
+    if counts_KK.ndim == 3:
+        return counts_KK[:, 1, 1], counts_KK[:, 0, 1], counts_KK[:, 1, 0]
+    hits_K = np.diagonal(counts_KK)
+    return hits_K, counts_KK.sum(axis=0) - hits_K, counts_KK.sum(axis=1) - hits_K
 
 
 def _mean(values_K: PerClass) -> float:

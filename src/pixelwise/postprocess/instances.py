@@ -19,7 +19,7 @@ K channels, H rows, W columns. instances_HW: int32, 0 background, objects from 1
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -51,7 +51,7 @@ FORM_CHANNELS: dict[str, tuple[str, ...]] = {
     "plain": ("background", "foreground"),
 }
 """What the channels of the scores are, in order, for each form of target. inside = mask - border."""
-SPLITS = ("distance", "components")
+SPLITS: tuple[Split, ...] = ("distance", "components")
 LEVELS = 255
 LARGEST_AREA = 1 << 31
 ROUNDING = 1e-3
@@ -202,16 +202,18 @@ def tune(
     images: Iterable[tuple[Array, Array]],
     settings: InstanceSettings,
     score: Callable[[Labels, Array], float],
+    *,
+    splits: Sequence[Split] = SPLITS,
 ) -> InstanceSettings:
     """The settings with the thresholds and the smallest area for which the mean score over the images is best.
 
     images  scores_KHW and the true instances_HW of each; gone through once
     score   of the found and the true instances, higher is better; NaN (undefined) is left out of the mean
 
-    The settings given are tried first, then all combinations of THRESHOLDS (foreground, seed) and AREAS (smallest);
-    of equals the first wins. Raises DataError for no images.
+    The settings given are tried first, then all combinations of THRESHOLDS (foreground, seed), AREAS (smallest) and,
+    of plain masks, `splits`; of equals the first wins. Raises DataError for no images.
     """
-    candidates = _candidates(settings)
+    candidates = _candidates(settings, splits if settings.form == "plain" else (settings.split,))
     totals, counted, empty = dict.fromkeys(candidates, 0.0), dict.fromkeys(candidates, 0), True
     for scores_KHW, truth_HW in images:
         _check_scores(scores_KHW, settings)
@@ -340,13 +342,13 @@ def _root(owner: list[int], basin: int) -> int:
     return basin
 
 
-def _candidates(settings: InstanceSettings) -> list[InstanceSettings]:
-    """The settings themselves and the grid around them, without repeats."""
-    no_seeds = settings.form == "plain" and settings.split == "components"
+def _candidates(settings: InstanceSettings, splits: Sequence[Split]) -> list[InstanceSettings]:
+    """The settings themselves and the grid around them, without repeats, their own way of parting first."""
     grid = [
-        replace(settings, foreground=foreground, seed=seed, smallest=smallest)
+        replace(settings, split=split, foreground=foreground, seed=seed, smallest=smallest)
+        for split in sorted(splits, key=lambda split: split != settings.split)
         for foreground in THRESHOLDS
-        for seed in ((settings.seed,) if no_seeds else THRESHOLDS)
+        for seed in (THRESHOLDS if settings.form != "plain" or split == "distance" else (settings.seed,))
         for smallest in AREAS
     ]
     return list(dict.fromkeys([settings, *grid]))

@@ -96,15 +96,22 @@ def mask_to_geojson(
     classes are those to write; without them all, the background too. Properties as in `instances_to_geojson`, but
     without `id`.
     """
-    wanted = range(task.outputs) if classes is None else classes
-    labels_HW = np.zeros(mask_HW.shape, np.int32)
-    for class_index in wanted:
+    features = []
+    for class_index in sorted(set(range(task.outputs) if classes is None else classes)):
         _check_class(class_index, task)
-        labels_HW[mask_HW == class_index] = class_index + 1
-    found = outlines(labels_HW, tolerance=tolerance)
-    areas = np.bincount(labels_HW.ravel())
-    features = [_feature(found[label], task, label - 1, {"area": int(areas[label])}) for label in sorted(found)]
+        there_HW = _where(mask_HW, class_index, task)
+        if there_HW.any():
+            found = outlines(there_HW.astype(np.int32), tolerance=tolerance)
+            features.append(_feature(found[1], task, class_index, {"area": int(there_HW.sum())}))
     return {"type": "FeatureCollection", "features": features}
+
+
+def _where(mask_HW: Array, class_index: int, task: Task) -> NDArray[np.bool_]:
+    """Where a mask has a class: its index, or its bit where classes overlap."""
+    if task.kind != "overlapping":
+        return np.asarray(mask_HW == class_index)
+    void_HW = mask_HW == task.ignore_index
+    return np.asarray((mask_HW >> class_index & 1 > 0) & ~void_HW)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

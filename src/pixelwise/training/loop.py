@@ -93,7 +93,7 @@ def fit(state: State, batches: Iterable[Batch], *, job: Job, keeper: Keeper, sto
             scores = keeper.validate(state)
             crash_point("during-validation")
             keeper.log({"step": state.step, "scores": dict(scores), "timing": timing(time.monotonic() - began)})
-            score = scores["mean_iou"] or 0.0
+            score = chosen_by(scores)
             improved, state.best = score >= state.best, max(state.best, score)
             keeper.save(state, improved=improved)
             network.train()
@@ -103,6 +103,15 @@ def fit(state: State, batches: Iterable[Batch], *, job: Job, keeper: Keeper, sto
         if asked and not ended:
             return False
     return True
+
+
+def chosen_by(scores: Mapping[str, float | None]) -> float:
+    """What the best model is chosen by: how well single objects are found where they are, else the mean IoU.
+
+    >>> chosen_by({"mean_iou": 0.9, "dsb_score": 0.4}), chosen_by({"mean_iou": None})
+    (0.4, 0.0)
+    """
+    return scores.get("dsb_score", scores["mean_iou"]) or 0.0
 
 
 def timing(seconds: float, images: int = 0) -> dict[str, float]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from pixelwise.config import RunConfig
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.layouts import Sample
+from pixelwise.data.masks import class_pixels
 from pixelwise.errors import UsageError
 from pixelwise.losses.border import border_weights
 from pixelwise.losses.class_weights import effective_number, inverse_frequency, median_frequency, weight_map
@@ -78,9 +79,7 @@ def with_class_weights(plan: RunConfig, dataset: Dataset, training: Sequence[Sam
 
 def count_pixels(dataset: Dataset, samples: Sequence[Sample]) -> NDArray[np.int64]:
     """The pixels of each class in each sample (N, K); void is not counted."""
-    classes = dataset.task.outputs
-    masks = (dataset.read(sample)[1] for sample in samples)
-    return np.stack([np.bincount(mask_HW[mask_HW < classes], minlength=classes) for mask_HW in masks])
+    return np.stack([class_pixels(dataset.read(sample)[1], dataset.task)[:-1] for sample in samples])
 
 
 def rounded(weights_K: NDArray[Any]) -> tuple[float, ...]:
