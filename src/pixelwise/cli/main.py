@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from pixelwise import __version__
+from pixelwise.cli.data import data_verb
 from pixelwise.cli.demo import demo_verb
 from pixelwise.cli.encoders import encoders_verb
 from pixelwise.cli.evaluate import evaluate_verb
@@ -24,6 +25,7 @@ from pixelwise.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, PixelwiseE
 
 VERBS: dict[str, Callable[..., Any]] = {
     "demo": demo_verb,
+    "data": data_verb,
     "train": train_verb,
     "evaluate": evaluate_verb,
     "predict": predict_verb,

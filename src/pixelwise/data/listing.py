@@ -17,7 +17,7 @@ from pixelwise.data.stored import refusal
 SUFFIXES = frozenset(
     [".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm", ".pnm"]
 )
-SYSTEM_FILES = frozenset(("thumbs.db", "desktop.ini"))
+SYSTEM_FILES = frozenset(("thumbs.db", "desktop.ini", "source.json"))
 DEEPEST = 32
 
 
