@@ -218,14 +218,14 @@ def test_a_checksum_of_the_user_counts_most(publisher: Publisher, tmp_path: Path
         get_set(wrong, tmp_path / "other", sha256=OTHER_SHA256)
 
 
-@pytest.mark.parametrize("sha256", ["abc", "g" * 64, f"{SHA256}0", f"sha256:{SHA256}"])
+@pytest.mark.parametrize("sha256", ["abc", "g" * 64, "0" * 65, "sha256:" + "0" * 64])
 def test_what_is_no_checksum_is_a_wrong_command(sha256: str, isbi: PublicSet, publisher: Publisher, tmp_path: Path):
     with pytest.raises(UsageError, match="64 digits"):
         get_set(isbi, tmp_path, sha256=sha256)
     assert publisher.asked == []
 
 
-@pytest.mark.parametrize("text", ["not a checksum\n", "\udcff", f"{SHA256}\n"])
+@pytest.mark.parametrize("text", ["not a checksum\n", "\udcff", "0" * 64 + "\n"])
 def test_a_list_of_checksums_that_is_none_is_named(text: str, isbi: PublicSet, publisher: Publisher, tmp_path: Path):
     sums_file(isbi, tmp_path).write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(UsageError, match=r"isbi2012.sha256 .*correct or delete it"):
