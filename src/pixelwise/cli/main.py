@@ -15,6 +15,7 @@ import typer
 from pixelwise import __version__
 from pixelwise.cli.data import data_verb
 from pixelwise.cli.demo import demo_verb
+from pixelwise.cli.doctor import doctor_verb
 from pixelwise.cli.encoders import encoders_verb
 from pixelwise.cli.evaluate import evaluate_verb
 from pixelwise.cli.inspect import inspect_verb
@@ -25,6 +26,7 @@ from pixelwise.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, PixelwiseE
 
 VERBS: dict[str, Callable[..., Any]] = {
     "demo": demo_verb,
+    "doctor": doctor_verb,
     "data": data_verb,
     "train": train_verb,
     "evaluate": evaluate_verb,

@@ -31,6 +31,21 @@ class Evidence:
     classes: dict[int, int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """A finding with what a doctor says beyond it.
+
+    kind   what is wrong, in a few words that are the same for every file that has it
+    mends  what `doctor --fix` does about it; empty: nothing, it is for a person to decide
+    whole  it is wrong with the set, such as a copy of an image in another part; the file alone is good
+    """
+
+    finding: Finding
+    kind: str
+    mends: str = ""
+    whole: bool = False
+
+
 def gather(sample: Sample, header: ImageHeader, mask: MaskCount, coding: Coding) -> Evidence:
     """The evidence of one pair, with the pixels of its mask counted per class."""
     classes: Counter[int] = Counter()

@@ -65,15 +65,24 @@ def find_samples(path: Path) -> Folder:
     Raises UsageError where there is nothing at `path`, and DataError with a Finding for every image without mask, mask
     without image, name that two files share, and mask that could belong to two images.
     """
+    return _faultless(*find_tolerantly(path))
+
+
+def find_tolerantly(path: Path) -> tuple[Folder, list[Finding]]:
+    """The samples of a folder whose files can be paired, and a finding for everything that `find_samples` refuses.
+
+    Left out of the samples are an image with a wrong number of masks, and all files that share a name. Raises
+    UsageError where there is nothing at `path`, and DataError where there is no image.
+    """
     found = recognise(path)
     owned, problems = _pair(found)
-    problems += found.problems
-    problems += _missing_masks(found, owned)
+    unclear = {problem.file for problem in problems}
+    problems += [*found.problems, *_missing_masks(found, owned)]
     samples: list[Sample] = []
     for image, name in zip(found.images, _names(found), strict=True):
-        masks = tuple(Source(mask.path) for mask in owned.get(image.path, ()))
-        sample = Sample(name=name, image=Source(image.path), masks=masks, split=image.split)
-        samples += _pages(sample, problems)
+        if image.path not in unclear:
+            masks = tuple(Source(mask.path) for mask in owned.get(image.path, ()))
+            samples += _pages(Sample(name=name, image=Source(image.path), masks=masks, split=image.split), problems)
     return _folder(path, found, samples, problems)
 
 
@@ -88,7 +97,7 @@ def find_images(path: Path) -> Folder:
         samples += _pages(Sample(name=name, image=Source(image.path), split=image.split), [])
     image_folders = {image.path.parent for image in found.images}
     beside = [(mask.path, "the mask of an image") for mask in found.masks if mask.path.parent in image_folders]
-    return _folder(path, replace(found, skipped=[*found.skipped, *beside]), samples, [])
+    return _faultless(*_folder(path, replace(found, skipped=[*found.skipped, *beside]), samples, []))
 
 
 # Pairing
@@ -195,18 +204,28 @@ def _page_count(path: Path) -> int:
         return 1
 
 
-def _folder(path: Path, found: Recognised, samples: list[Sample], problems: list[Finding]) -> Folder:
+def _folder(
+    path: Path, found: Recognised, samples: list[Sample], problems: list[Finding]
+) -> tuple[Folder, list[Finding]]:
+    """The folder of those samples whose names stand for one file, and the problems with those of the others."""
     by_name: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         by_name[sample.name].append(sample)
-    for name, same in by_name.items():
-        if len(same) > 1:
-            files = " and ".join(str(sample.image) for sample in same)
-            rule = "one file per name, since results are named after it"
-            text = f"the name {printable(name)} stands for {files}"
-            problems.append(Finding(file=same[0].image.path, found=text, rule=rule, fix="rename or remove one of them"))
-    if problems:
-        raise DataError(f"{printable(path)}: images and masks cannot be paired", problems)
-    if not samples:
+    problems = [*problems, *(_shared_name(name, same) for name, same in by_name.items() if len(same) > 1)]
+    if not samples and not problems:
         raise DataError(f"{printable(path)} holds no images, only {len(found.masks)} masks; add the images")
-    return Folder(path=path, layout=found.layout, samples=tuple(samples), skipped=tuple(found.skipped))
+    named = tuple(sample for sample in samples if len(by_name[sample.name]) == 1)
+    return Folder(path=path, layout=found.layout, samples=named, skipped=tuple(found.skipped)), problems
+
+
+def _shared_name(name: str, same: Sequence[Sample]) -> Finding:
+    files = " and ".join(str(sample.image) for sample in same)
+    rule = "one file per name, since results are named after it"
+    text = f"the name {printable(name)} stands for {files}"
+    return Finding(file=same[0].image.path, found=text, rule=rule, fix="rename or remove one of them")
+
+
+def _faultless(folder: Folder, problems: Sequence[Finding]) -> Folder:
+    if problems:
+        raise DataError(f"{printable(folder.path)}: images and masks cannot be paired", problems)
+    return folder
