@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,11 +12,17 @@ from torch import nn
 from pixelwise.config import RuntimeConfig
 from pixelwise.errors import UsageError
 from pixelwise.runtime import (
+    LackOfMemoryError,
     Runtime,
+    byte_text,
     computes_bfloat16,
+    duration,
     find_device,
     find_precision,
     keep_freed_memory,
+    memory_limit,
+    memory_refusals,
+    parse_bytes,
     prepare,
     set_deterministic,
     threads_per_process,
@@ -115,3 +123,87 @@ def test_freed_memory_is_kept_where_there_is_glibc(monkeypatch):
         assert keep_freed_memory()
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert not keep_freed_memory()
+
+
+# Memory
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore lines"),
+    ],
+)
+def test_a_lack_of_memory_becomes_a_sentence(error):
+    with (
+        pytest.raises(LackOfMemoryError, match=r"^not enough memory \(.*\); buy more$") as caught,
+        memory_refusals("buy more"),
+    ):
+        raise error
+    assert "more lines" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    with pytest.raises(LackOfMemoryError, match=r"lower training\.batch"), memory_refusals():
+        raise error
+
+
+def test_what_is_no_lack_of_memory_passes():
+    with pytest.raises(RuntimeError, match="shapes"), memory_refusals():
+        raise RuntimeError("shapes do not fit")
+    with pytest.raises(LackOfMemoryError, match=r"^said already$"), memory_refusals("again"):
+        raise LackOfMemoryError("said already")
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="the peak can be reset on Linux alone")
+def test_the_peak_is_of_what_was_held_since_the_reset():
+    program = (
+        "import torch; from pixelwise.runtime import peak_memory, reset_peak; cpu = torch.device('cpu'); "
+        "reset_peak(cpu); print(peak_memory(cpu)); block = torch.ones(60_000_000, dtype=torch.uint8); "
+        "print(peak_memory(cpu)); del block; print(peak_memory(cpu))"
+    )
+    # In a process of its own: here, memory that earlier tests gave back would be taken again unseen.
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    before, with_block, afterwards = map(int, said.split())
+    assert 50e6 < with_block - before < 90e6
+    assert abs(afterwards - with_block) < 2e6, "the kernel counts in batches"
+    assert 1e6 < before < 1e11
+
+
+def test_what_a_process_may_have_is_more_than_it_has():
+    limit = memory_limit(CPU)
+    if platform.system() == "Linux":
+        assert limit is not None
+        assert limit > 50e6
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("4GB", 4_000_000_000),
+        ("512MiB", 512 * 2**20),
+        (" 1.5 G ", 1_500_000_000),
+        ("100", 100),
+        ("2kB", 2000),
+        ("1T", 10**12),
+    ],
+)
+def test_amounts_of_memory(text, size):
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "4 gigabytes", "0", "0.1", "1e9", "nan", "4GB4", "1" * 99])
+def test_what_is_no_amount_of_memory(text):
+    with pytest.raises(UsageError, match="no amount of memory"):
+        parse_bytes(text)
+
+
+def test_amounts_and_times_for_a_person():
+    assert [byte_text(size) for size in (1, 999_000, 1_000_000, 2_040_000_000)] == ["1 kB", "999 kB", "1 MB", "2.0 GB"]
+    assert [duration(seconds) for seconds in (0.2, 89, 90, 5399, 5400)] == [
+        "0 seconds",
+        "89 seconds",
+        "2 minutes",
+        "90 minutes",
+        "1.5 hours",
+    ]

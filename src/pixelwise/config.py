@@ -66,6 +66,14 @@ class DataConfig(Section):
     """softmax3: background, inside, border; sigmoid2: inside and border; sigmoid2_full: whole objects and border"""
     validation: float = Field(0.15, gt=0, lt=1)
     """share of the training images kept out to choose the best model, where the folder has no such part itself"""
+    groups: str = ""
+    """images that stay on one side: stacks, folders, a table (.csv, .toml), or an expression with the group in ()"""
+    folds: int = Field(0, ge=0, le=1000)
+    """cross-validation: the images are dealt out into so many parts, each of which validates once; 0: a share"""
+    fold: int = Field(0, ge=0)
+    """which of these parts validates, from 0"""
+    stratify: bool = False
+    """give training and validation like shares of each class"""
 
     @property
     def border_width(self) -> int:

@@ -1,4 +1,4 @@
-"""What a network runs on and how fast: device, precision, memory layout, threads and the allocator.
+"""What a network runs on and how fast: device, precision, memory layout, threads, the allocator, and how much memory.
 
 All of it is on by default, said in one line (`Runtime.describe`), and each can be switched off in RuntimeConfig. What
 each is worth is measured by `benchmarks/training_step.py` and `benchmarks/inference.py`.
@@ -7,11 +7,15 @@ each is worth is measured by `benchmarks/training_step.py` and `benchmarks/infer
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import platform
+import re
+import resource
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +26,10 @@ from pixelwise.errors import PixelwiseError, UsageError
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # glibc, malloc.h
 LARGEST_HEAP_BLOCK = 2**30
 HEAP_GROWTH = 2**26
+CLEAR_PEAK, PROCESS_MEMORY = Path("/proc/self/clear_refs"), Path("/proc/self/status")  # Linux, proc(5)
+SYSTEM_MEMORY = Path("/proc/meminfo")
+CONTAINER_MEMORY = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -77,19 +85,108 @@ def prepare(settings: RuntimeConfig) -> Runtime:
     )
 
 
+class LackOfMemoryError(PixelwiseError):
+    """The processor or the GPU has too little memory for what was asked."""
+
+
+ADVICE = "lower training.batch, training.crop, model.width or predict.tile"
+
+
 @contextmanager
-def memory_refusals() -> Iterator[None]:
-    """Turn a lack of memory, of the processor or the GPU, into a sentence that says what to lower."""
+def memory_refusals(advice: str = ADVICE) -> Iterator[None]:
+    """Turn a lack of memory, of the processor or the GPU, into a sentence that says what to do.
+
+    Raises LackOfMemoryError; one that has its sentence already passes as it is.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         lacking = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
         if not lacking:
             raise
-        raise PixelwiseError(
-            f"not enough memory ({str(error).splitlines()[0][:200]}); "
-            "lower training.batch, training.crop, model.width or predict.tile"
+        raise LackOfMemoryError(
+            f"not enough memory ({(str(error).splitlines() or ['MemoryError'])[0][:200]}); {advice}"
         ) from error
+
+
+def reset_peak(device: torch.device) -> None:
+    """Begin to measure the peak of the memory anew; where the system cannot, it stays that of the process."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):
+        CLEAR_PEAK.write_text("5", "ascii")
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory since `reset_peak`, bytes: of the GPU by torch's own counter, else resident in the process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    found = _kilobytes(PROCESS_MEMORY, "VmHWM")
+    if found is not None:
+        return found * 1024
+    scale = 1 if platform.system() == "Darwin" else 1024  # bytes there, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def memory_limit(device: torch.device) -> int | None:
+    """What this process may have in all, in bytes: what it has, and what is free; None where the system does not say.
+
+    On a processor that is what the system counts as available, and no more than the limit of the container leaves.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0]) + int(torch.cuda.memory_reserved(device))
+    available, resident = _kilobytes(SYSTEM_MEMORY, "MemAvailable"), _kilobytes(PROCESS_MEMORY, "VmRSS")
+    if available is None or resident is None:
+        return None
+    free = [available * 1024]
+    with suppress(OSError, ValueError):  # "max" where the container has no limit
+        limit, used = (int(path.read_text("ascii")) for path in CONTAINER_MEMORY)
+        free.append(max(0, limit - used))
+    return min(free) + resident * 1024
+
+
+def parse_bytes(text: str) -> int:
+    """An amount of memory, such as 4GB, 512MB or 2GiB, in bytes; raises UsageError on anything else and on nothing.
+
+    >>> parse_bytes("4GB"), parse_bytes("0.5 GiB")
+    (4000000000, 536870912)
+    """
+    found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*([kMGT]i?)?B?\s*", text)
+    size = int(float(found[1]) * UNITS[found[2] or ""]) if found else 0
+    if size < 1:
+        raise UsageError(f"{text!r} is no amount of memory; write for example 4GB or 800MB")
+    return size
+
+
+def byte_text(size: float) -> str:
+    """An amount of memory for a person.
+
+    >>> byte_text(4_096_000_000), byte_text(31_149_968), byte_text(1200), byte_text(0)
+    ('4.1 GB', '32 MB', '2 kB', '0 kB')
+    """
+    if size >= 1e9:
+        return f"{size / 1e9:.1f} GB"
+    return f"{math.ceil(size / 1e6)} MB" if size >= 1e6 else f"{math.ceil(size / 1e3)} kB"
+
+
+def duration(seconds: float) -> str:
+    """A time for a person.
+
+    >>> duration(12.4), duration(600), duration(5400)
+    ('12 seconds', '10 minutes', '1.5 hours')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 90 * 60 else f"{seconds / 3600:.1f} hours"
+
+
+def _kilobytes(path: Path, name: str) -> int | None:
+    """A line such as `VmHWM:  8676 kB` of a file of the Linux kernel."""
+    with suppress(OSError, ValueError, IndexError):
+        lines = (line.partition(":") for line in path.read_text("ascii", "replace").splitlines())
+        return next((int(value.split()[0]) for key, _, value in lines if key == name), None)
+    return None
 
 
 def find_device(name: str) -> torch.device:

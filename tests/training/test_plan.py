@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +16,9 @@ from pixelwise.data.dataset import open_dataset
 from pixelwise.data.synthetic import write_data_set
 from pixelwise.errors import UsageError
 from pixelwise.models.registry import MODELS, model_options
-from pixelwise.training.plan import (
-    choose_crop,
-    choose_model_options,
-    choose_turn,
-    complete_plan,
-    fix_length,
-    with_steps,
-)
+from pixelwise.training.fingerprint import Fingerprint, take_fingerprint
+from pixelwise.training.plan import complete_plan, fix_length, make_plan, stored_reasons, with_steps
+from pixelwise.training.rules import RULES
 
 
 @pytest.fixture
@@ -67,30 +65,12 @@ def test_given_steps_between_validations_are_kept() -> None:
     assert with_steps(plan, 3).training.validate_every == 3
 
 
-@pytest.mark.parametrize(
-    ("size", "crop"), [((512, 512), (256, 256)), ((360, 480), (256, 256)), ((31, 33), (32, 48)), ((1, 5000), (32, 256))]
-)
-def test_crops(size: tuple[int, int], crop: tuple[int, int]) -> None:
-    assert choose_crop(size) == crop
-
-
-def test_the_unet_is_narrower_on_a_cpu_and_every_other_network_is_that_of_its_paper() -> None:
-    assert choose_model_options("unet", "cpu") == {**choose_model_options("unet", "cuda"), "width": 16}
-    for name in set(MODELS) - {"unet"}:
-        assert choose_model_options(name, "cpu") == choose_model_options(name, "cuda") == model_options(name)
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_every_argument_of_the_network_stands_in_the_plan(dataset, name: str) -> None:
     asked = read_config(overrides=["training.steps=3", f"model.name={name}"]).with_values({"model": MODELS[name].small})
     plan = complete_plan(asked, dataset, training_images=2, device="cpu")
     assert plan.model.options.keys() == model_options(name).keys()
     assert plan.model.options.items() >= dict(MODELS[name].small).items()
-
-
-@pytest.mark.parametrize(("layout", "turn"), [("CamVid", False), ("VOC", False), ("images+masks", True)])
-def test_photographs_are_not_turned(layout: str, turn: bool) -> None:
-    assert choose_turn(layout) is turn
 
 
 def test_masks_of_any_coding_are_read_alike_when_a_plan_is_repeated(tmp_path: Path) -> None:
@@ -111,3 +91,82 @@ def test_small_crops_are_deformed_less_unless_told(dataset) -> None:
     assert complete_plan(read_config(overrides=small), dataset, training_images=2, device="cpu").augment.elastic == 3.2
     told = read_config(overrides=[*small, "augment.elastic=9"]).with_values({"training": {"batch": 2}})
     assert complete_plan(told, dataset, training_images=2, device="cpu").augment.elastic == 9
+
+
+# Reasons
+
+
+def facts_of(dataset, **changes: object) -> Fingerprint:
+    return replace(take_fingerprint(dataset, dataset.samples), **changes)  # type: ignore[arg-type]
+
+
+def test_what_the_user_set_is_asked_of_no_rule(dataset) -> None:
+    asked = read_config(overrides=["training.batch=3", "model.width=8", "training.steps=30", "augment.turn=none"])
+    plan = make_plan(asked, facts_of(dataset), device="cpu")
+    assert plan.config.training.batch == 3
+    assert plan.config.model.options["width"] == 8
+    assert set(plan.reasons) == {*RULES, "model.depth"} - {"training.batch"}
+    assert plan.config.augment.turn is True
+
+
+def test_every_chosen_value_stands_under_its_reason(dataset, tmp_path: Path) -> None:
+    plan = make_plan(RunConfig().with_values({"training": {"epochs": 2}}), facts_of(dataset), device="cpu")
+    text = plan.to_toml()
+    lines = text.splitlines()
+    for key, reason in plan.reasons.items():
+        name = key.partition(".")[2]
+        assert any(line == f"# why: {reason}" and below.startswith(f"{name} = ") for line, below in pairwise(lines)), (
+            key
+        )
+    (tmp_path / "plan.toml").write_text(text)
+    assert read_config(tmp_path / "plan.toml") == plan.config
+    assert stored_reasons(text) == plan.reasons
+
+
+def test_a_plan_that_is_run_again_asks_no_rule(dataset, tmp_path: Path) -> None:
+    plan = make_plan(read_config(overrides=["training.steps=3"]), facts_of(dataset), device="cpu")
+    (tmp_path / "plan.toml").write_text(plan.to_toml())
+    again = make_plan(read_config(tmp_path / "plan.toml"), facts_of(dataset, photograph=True), device="cuda")
+    assert again.config == plan.config
+    assert again.reasons == {}
+
+
+def test_a_reason_of_several_lines_stays_a_comment() -> None:
+    text = RunConfig().to_toml({"training.batch": "two\nlines", "predict.tile": "x"})
+    assert "# why: two\\nlines\nbatch = 8" in text
+    assert stored_reasons(text) == {"training.batch": "two\\nlines", "predict.tile": "x"}
+
+
+def test_the_reason_of_a_length(dataset) -> None:
+    facts = facts_of(dataset, images=10)
+    asked = RunConfig().with_values({"training": {"epochs": 2.5, "batch": 4}})
+    assert make_plan(asked, facts, device="cpu").reasons["training.steps"] == "2.5 passes over 10 images, 4 a step"
+    assert make_plan(RunConfig(), facts, device="cpu").reasons["training.minutes"] == "no length was given"
+    both = RunConfig().with_values({"training": {"epochs": 1, "minutes": 1}})
+    with pytest.raises(UsageError, match="give one length"):
+        make_plan(both, facts, device="cpu")
+
+
+def test_the_facts_without_images_leave_the_target_alone(tmp_path: Path) -> None:
+    dataset = open_dataset(touching_cells(tmp_path), masks="instances")
+    asked = read_config(overrides=["training.steps=3"])
+    assert complete_plan(asked, dataset, training_images=3, device="cpu").data.target == "classes"
+
+
+@pytest.mark.parametrize(("name", "crop", "turn"), [("isbi2012", (256, 256), True), ("camvid", (256, 256), False)])
+def test_real_data_get_the_settings_that_were_measured(real_data: Path, name: str, crop, turn: bool) -> None:
+    dataset = open_dataset(real_data / name)
+    plan = make_plan(RunConfig(), facts_of(dataset), device="cpu").config
+    assert (plan.model.name, plan.model.options["width"], plan.model.options["depth"]) == ("unet", 16, 4)
+    assert (plan.training.crop, plan.training.batch, plan.training.loss) == (crop, 8, "ce+dice")
+    assert (plan.augment.turn, plan.augment.elastic, plan.data.target) == (turn, 10.0, "classes")
+    assert plan.training.learning_rate == 0.002
+    defaults = RunConfig()
+    assert plan.predict == defaults.predict
+
+
+def touching_cells(folder: Path) -> Path:
+    data = write_data_set(folder / "touching", images=3, size=(80, 80), channels=1, seed=3)
+    shutil.rmtree(data / "masks")
+    (data / "instances").rename(data / "masks")
+    return data

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from pixelwise.cli.evaluate import evaluate_verb
-from pixelwise.cli.predict import predict_verb
+from pixelwise.cli.evaluate import EvaluateOptions, score_model
+from pixelwise.cli.predict import PredictOptions, predict_images
 from pixelwise.cli.runs import RUNS
 from pixelwise.cli.screen import Screen
-from pixelwise.cli.train import train_verb
+from pixelwise.cli.train import TrainOptions, start_training
 from pixelwise.errors import EXIT_DONE, UsageError
 
 SETTINGS = ("model.width=16", "training.steps=150", "training.learning_rate=0.004")
@@ -34,15 +34,16 @@ def demo_verb(
     others = write_data_set(folder / "other-cells", images=TEST_IMAGES, size=SIZE, channels=1, seed=1)
 
     screen.say("", f"$ pixelwise train {data} {' '.join(SETTINGS)} --name {name}")
-    code = train_verb(str(data), list(SETTINGS), name=name)
+    code = start_training(TrainOptions(data=str(data), settings=list(SETTINGS), name=name))
     if code != EXIT_DONE:
         return code
 
     screen.say("", f"$ pixelwise evaluate {name} {others}")
-    evaluate_verb(name, others)
+    score_model(EvaluateOptions(run=name, data=others))
 
     screen.say("", f"$ pixelwise predict {name} {others / 'images'} --out {folder / 'masks'} --overlays")
-    code = predict_verb(name, others / "images", out=folder / "masks", overlays=True)
+    wanted = PredictOptions(run=name, images=others / "images", out=folder / "masks", overlays=True)
+    code = predict_images(wanted)
     sheet = RUNS / name / f"evaluated-{others.name}" / "predictions" / "contact_sheet.png"
     screen.say("", f"look at {sheet}, and at the pictures in {folder / 'masks' / 'overlays'}/")
     return code

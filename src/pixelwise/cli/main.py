@@ -20,6 +20,7 @@ from pixelwise.cli.encoders import encoders_verb
 from pixelwise.cli.evaluate import evaluate_verb
 from pixelwise.cli.inspect import inspect_verb
 from pixelwise.cli.models import models_verb
+from pixelwise.cli.plan import plan_verb
 from pixelwise.cli.predict import predict_verb
 from pixelwise.cli.train import train_verb
 from pixelwise.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, PixelwiseError
@@ -28,6 +29,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "demo": demo_verb,
     "doctor": doctor_verb,
     "data": data_verb,
+    "plan": plan_verb,
     "train": train_verb,
     "evaluate": evaluate_verb,
     "predict": predict_verb,

@@ -3,66 +3,104 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pixelwise.cli.options import verb_of
 from pixelwise.cli.runs import find_model
 from pixelwise.cli.screen import Screen, counted
 from pixelwise.errors import EXIT_DONE, EXIT_SOME_FAILED
 
 if TYPE_CHECKING:
-    from pixelwise.inference.folder import Done
+    from pixelwise.data.layouts import Folder
+    from pixelwise.inference.folder import Done, Outputs
+    from pixelwise.inference.predict import Predictor
 
 
-def predict_verb(
-    run: Annotated[str, typer.Argument(help="A run's name or folder, or a model file.")],
-    images: Annotated[Path, typer.Argument(help="An image, a TIFF stack, or a folder of images.")],
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for the masks [predictions/RUN/IMAGES].")
-    ] = None,
-    scores: Annotated[bool, typer.Option("--scores", help="Also write the scores, as 16-bit TIFF.")] = False,
-    overlays: Annotated[bool, typer.Option("--overlays", help="Also write pictures to look at.")] = False,
-    geojson: Annotated[
-        bool, typer.Option("--geojson", help="Also write the objects, or the classes, as polygons.")
-    ] = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace masks that are there already.")] = False,
-    flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images and turns: 8 x slower.")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps; auto: the first that is there.")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")] = False,
-) -> int:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictOptions:
+    """What stands behind `pixelwise predict`."""
+
+    run: Annotated[str, typer.Argument(help="A run's name or folder, or a model file.")]
+    images: Annotated[Path, typer.Argument(help="An image, a TIFF stack, or a folder of images.")]
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the masks [predictions/RUN/IMAGES].")] = (
+        None
+    )
+    scores: Annotated[bool, typer.Option("--scores", help="Also write the scores, as 16-bit TIFF.")] = False
+    overlays: Annotated[bool, typer.Option("--overlays", help="Also write pictures to look at.")] = False
+    geojson: Annotated[bool, typer.Option("--geojson", help="Also write the objects, or the classes, as polygons.")] = (
+        False
+    )
+    replace: Annotated[bool, typer.Option("--replace", help="Replace masks that are there already.")] = False
+    flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images and turns: 8 x slower.")] = False
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps; auto: the first that is there.")] = "auto"
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do and take; write nothing.")] = False
+    json: Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")] = False
+
+    def folder(self, model: Path) -> Path:
+        """Where the masks go."""
+        images = self.images.resolve()
+        name = images.stem if images.is_file() else images.name
+        return self.out or Path("predictions") / model.parent.resolve().name / name
+
+
+def predict_images(options: PredictOptions) -> int:
     """Write a mask for every image: an indexed PNG with the colours of the classes.
 
     A model of borders (data.target=borders) also writes single objects: their numbers to instances/, and counts.csv.
     """
     from pixelwise.bundle import Bundle
+    from pixelwise.cli.tiling import show_prediction
     from pixelwise.config import RuntimeConfig
     from pixelwise.data.layouts import find_images
-    from pixelwise.inference.folder import Outputs, predict_folder
+    from pixelwise.inference.estimate import bytes_per_pixel
+    from pixelwise.inference.folder import Outputs
     from pixelwise.inference.predict import Predictor
-    from pixelwise.runtime import memory_refusals, prepare
+    from pixelwise.runtime import prepare
 
     # The model and the images.
-    screen = Screen(json=json)
-    model = find_model(run)
+    screen = Screen(json=options.json)
+    model = find_model(options.run)
     bundle = Bundle.load(model)
-    found = find_images(images)
-    name = images.resolve().stem if images.is_file() else images.resolve().name
-    folder = out or Path("predictions") / (model.parent.resolve().name) / name
-    runtime = prepare(RuntimeConfig(device=device))
+    found = find_images(options.images)
+    folder = options.folder(model)
+    runtime = prepare(RuntimeConfig(device=options.device))
     screen.say(f"{counted(len(found.samples), 'image')} · {runtime.describe()}")
     reasons = Counter(reason for _, reason in found.skipped)
     screen.say(*(f"skipped {counted(count, 'file')}: {reason}" for reason, count in reasons.items()))
 
     # The masks.
-    predictor = Predictor.of(bundle, runtime, bundle.predict.with_flips(flips))
-    outputs = Outputs(folder=folder, scores=scores, overlays=overlays, geojson=geojson, replace=replace)
-    with memory_refusals():
-        results = predict_folder(found, predictor, outputs)
-        done = list(screen.progress(results, total=len(found.samples), title="predicting"))
+    predictor = Predictor.of(bundle, runtime, bundle.predict.with_flips(options.flips))
+    outputs = Outputs(
+        folder=folder,
+        scores=options.scores,
+        overlays=options.overlays,
+        geojson=options.geojson,
+        replace=options.replace,
+    )
+    if options.dry_run:
+        size = bytes_per_pixel(outputs, predictor)
+        show_prediction(found.samples, predictor, folder=folder, bytes_per_pixel=size, screen=screen)
+        return EXIT_DONE
+    return _report(_write_masks(found, predictor, outputs, screen), folder, screen)
 
-    return _report(done, folder, screen)
+
+predict_verb = verb_of(predict_images, PredictOptions)
+
+
+def _write_masks(found: Folder, predictor: Predictor, outputs: Outputs, screen: Screen) -> list[Done]:
+    from pixelwise.cli.tiling import within_memory
+    from pixelwise.inference.folder import predict_folder
+
+    def work(fitting: Predictor) -> list[Done]:
+        again = fitting is not predictor  # then what stands there may be of the attempt before
+        results = predict_folder(found, fitting, replace(outputs, replace=outputs.replace or again))
+        return list(screen.progress(results, total=len(found.samples), title="predicting"))
+
+    return within_memory(predictor, work, samples=found.samples, screen=screen)
 
 
 def _report(done: list[Done], folder: Path, screen: Screen) -> int:

@@ -12,6 +12,7 @@ from pixelwise.data.contact_sheet import SheetRow, contact_sheet
 from pixelwise.data.dataset import Dataset
 from pixelwise.data.layouts import Sample
 from pixelwise.data.pictures import write_mask, write_picture
+from pixelwise.errors import Finding
 from pixelwise.evaluation.challenges import PIECES, find_challenge
 from pixelwise.evaluation.evaluate import Evaluation, ImageResult, Measures, evaluate
 from pixelwise.evaluation.intervals import interval_lines, intervals_to_dict, score_intervals
@@ -22,12 +23,12 @@ SHOWN_WORST, SHOWN_BEST = 5, 3
 FINDINGS_SHOWN = 5
 
 
-def show_findings(dataset: Dataset, screen: Screen) -> None:
-    """Say what the checks of the data found that is no reason to refuse it."""
-    for finding in dataset.findings[:FINDINGS_SHOWN]:
+def show_findings(findings: Sequence[Finding], screen: Screen) -> None:
+    """Say what was found in the data that is no reason to refuse it."""
+    for finding in findings[:FINDINGS_SHOWN]:
         screen.warn(str(finding))
-    if len(dataset.findings) > FINDINGS_SHOWN:
-        screen.warn(f"… and {len(dataset.findings) - FINDINGS_SHOWN} more like these")
+    if len(findings) > FINDINGS_SHOWN:
+        screen.warn(f"… and {len(findings) - FINDINGS_SHOWN} more like these")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pixelwise.bundle import Bundle, instances_of
 from pixelwise.cli.screen import Screen, counted
 from pixelwise.cli.showing import Wanted, score_and_show, show_findings
 from pixelwise.config import RunConfig, read_config
 from pixelwise.data.curves import plot_curves
-from pixelwise.data.dataset import Dataset, open_dataset
+from pixelwise.data.dataset import Dataset
 from pixelwise.data.layouts import Sample
 from pixelwise.data.memory import Kept
-from pixelwise.data.splits import split_samples
 from pixelwise.errors import UsageError
 from pixelwise.evaluation.evaluate import Measures, evaluate, merge
 from pixelwise.evaluation.tuning import dsb_score_of, tune_objects
@@ -29,12 +30,16 @@ from pixelwise.inference.predict import Predictor, predict
 from pixelwise.losses.registry import parse_loss
 from pixelwise.models.registry import build_model
 from pixelwise.postprocess.instances import InstanceSettings, tune
-from pixelwise.runtime import memory_refusals, prepare
+from pixelwise.runtime import Runtime, memory_limit, memory_refusals, prepare
 from pixelwise.training.distributed import Ranks, joined_ranks
+from pixelwise.training.draft import Draft, draft_plan, split_rule, timed_plan
+from pixelwise.training.estimate import LONGEST_PROBE, Probe, fit_memory, probe_training, resume_advice
+from pixelwise.training.fingerprint import MOST_READ
 from pixelwise.training.journal import read_journal
-from pixelwise.training.plan import complete_plan, fix_length
+from pixelwise.training.plan import Plan, make_plan
 from pixelwise.training.run import HARMLESS, LOG, PLAN, Score, Services, run
-from pixelwise.training.setup import Parts, check_network, make_parts, measure_step
+from pixelwise.training.setup import Parts, check_network, make_parts
+from pixelwise.training.watch import FirstEpoch
 from pixelwise.training.weights import EncoderWeights, expected_normalisation
 
 SECONDS_FOR_PICTURES = 4.0
@@ -49,6 +54,7 @@ class Order:
     asked  file and overrides together, defaults elsewhere
     typed  the overrides, as section.key, that stood on the command line
     config whether a file of settings was given
+    reasons why settings of that file are what they are, by section.key
     """
 
     asked: RunConfig
@@ -58,6 +64,7 @@ class Order:
     began: float
     resume: bool = False
     force: bool = False
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 def carry_out(order: Order, screen: Screen) -> bool:
@@ -76,42 +83,38 @@ def _carry_out(order: Order, ranks: Ranks, screen: Screen) -> bool:
     check_settings(asked, resumed=stored is not None)
     runtime = prepare(asked.runtime)
 
-    # The data.
-    data = asked.data
-    dataset = open_dataset(
-        Path(data.path),
-        classes=data.classes,
-        ignore_index=data.ignore_index,
-        masks=data.masks,
-        border=data.border_width,
-        form=data.border_form,
-    )
-    split = split_samples(dataset.samples, validation=data.validation, seed=asked.training.seed)
-    training, validation = split
+    # The data and the plan.
+    draft = draft_plan(asked, device=runtime.device.type, most=0 if stored else MOST_READ)
+    training, validation = draft.split.train, draft.split.validation
     counts = f"{counted(len(training), 'image')} to train on, {counted(len(validation), 'image')} to validate"
-    screen.say(*dataset.survey.describe(), counts)
-    show_findings(dataset, screen)
+    screen.say(*draft.dataset.survey.describe(), counts)
+    show_findings((*draft.dataset.findings, *draft.split.findings), screen)
     if training == validation:
         screen.warn(
             "there is one image only: it trains the model and validates it, so its scores say nothing of others"
         )
 
-    # The plan.
-    plan = complete_plan(asked, dataset, training_images=len(training), device=runtime.device.type)
-    parts = make_parts(plan, dataset, split, runtime=runtime, ranks=ranks)
-    score = score_on(validation, dataset, ranks)
-    if plan.training.steps is None:
-        screen.say("timing a step on this machine")
-        parts = _with_length(parts, order)
-    _write_plan(parts, order)
+    # What it takes on this machine.
+    if stored:
+        plan = draft.plan
+        parts = make_parts(plan.config, draft.dataset, (training, validation), runtime=runtime, ranks=ranks)
+    else:
+        screen.say("measuring a step on this machine")
+        parts, plan = _fitted(draft, order, runtime=runtime, ranks=ranks, screen=screen)
+    _write_plan(plan, order, ranks)
     screen.say(runtime.describe(), *describe_plan(parts), f"run: {order.folder}")
     for line in doubts(parts):
         screen.warn(line)
 
     # The training.
     steps_done = len([row for row in read_journal(order.folder / LOG) if "loss" in row])
-    with screen.training(parts.plan.training.steps or 0, steps_done) as bar:
-        services = Services(score=score, watch=bar.watch, warn=screen.warn, force=order.force)
+    first = FirstEpoch(draft.dataset.task.names, parts.job.settings, images=len(training), warn=screen.warn)
+    score = score_on(validation, draft.dataset, ranks, seen=first.validated)
+    with (
+        screen.training(parts.plan.training.steps or 0, steps_done) as bar,
+        memory_refusals(resume_advice(parts.plan, order.folder.name)),
+    ):
+        services = Services(score=score, watch=_both(first.see, bar.watch), warn=screen.warn, force=order.force)
         finished = run(parts, order.folder, services)
     if not finished:
         screen.say(f"stopped; go on with: pixelwise train --resume --name {order.folder.name}")
@@ -174,6 +177,7 @@ def check_settings(asked: RunConfig, *, resumed: bool) -> None:
     Pretrained weights too, but for a run that is resumed: it has its weights in the checkpoint.
     """
     parse_loss(asked.training.loss)
+    split_rule(asked)
     with torch.device("meta"):
         network = build_model(asked.model.name, in_channels=1, classes=2, options=asked.model.options)
     check_network(network, asked)
@@ -182,28 +186,32 @@ def check_settings(asked: RunConfig, *, resumed: bool) -> None:
         weights.load(network)
 
 
-def _with_length(parts: Parts, order: Order) -> Parts:
-    """The parts with a plan whose number of steps fits the time budget, the same in every process."""
-    ranks, minutes = parts.job.ranks, parts.plan.training.minutes
-    assert minutes is not None, "a plan without steps has a time budget"
-    step, validating = measure_step(parts), _measure_validation(parts)
-    afterwards = SECONDS_FOR_PICTURES + _measure_tuning(parts)
-    used = time.monotonic() - order.began + afterwards
-    plan = fix_length(parts.plan, budget=60 * minutes, used=used, step=step, validation=validating)
-    plan = ranks.gather(plan)[0]
-    return replace(parts, plan=plan, job=replace(parts.job, settings=plan.training))
+def _fitted(draft: Draft, order: Order, *, runtime: Runtime, ranks: Ranks, screen: Screen) -> tuple[Parts, Plan]:
+    """The parts and the plan of a new run: within the memory that is there, with the steps that its minutes allow.
 
+    The same in every process. Several processes together take no measures against a lack of memory.
+    """
+    parts: list[Parts] = []
+    split = draft.split.train, draft.split.validation
+    timed = draft.plan.config.training.steps is None
 
-def _measure_validation(parts: Parts) -> float:
-    """Seconds that a validation takes, from one image, the largest share of any process."""
-    network = parts.job.runtime.place(parts.network.build(parts.job.task)).eval()
-    image_HWC, _ = parts.dataset.read(parts.validation[0])
-    predictor = parts.predictor(network)
-    predict(image_HWC, predictor)
-    began = time.perf_counter()
-    predict(image_HWC, predictor)
-    seconds = (time.perf_counter() - began) * math.ceil(len(parts.validation) / parts.job.ranks.count)
-    return max(parts.job.ranks.gather(seconds))
+    def measure(config: RunConfig, limit: int | None) -> Probe:
+        parts[:] = [make_parts(config, draft.dataset, split, runtime=runtime, ranks=ranks)]
+        return probe_training(parts[0], seconds=LONGEST_PROBE if timed else 0.0, limit=limit)
+
+    fitted = fit_memory(
+        order.asked,
+        plan=lambda settled: make_plan(settled, draft.facts, device=runtime.device.type),
+        measure=measure,
+        limit=memory_limit(runtime.device) if ranks.count == 1 else None,
+    )
+    for key, why in fitted.lowered.items():
+        screen.warn(f"{key}: {why}")
+    plan = fitted.plan.with_config(parts[0].plan)  # with the weights of the classes
+    if timed:
+        used = time.monotonic() - order.began + SECONDS_FOR_PICTURES + _measure_tuning(parts[0])
+        plan = ranks.gather(timed_plan(plan, fitted.probe, used=used))[0]
+    return replace(parts[0], plan=plan.config, job=replace(parts[0].job, settings=plan.config.training)), plan
 
 
 def _measure_tuning(parts: Parts) -> float:
@@ -219,10 +227,19 @@ def _measure_tuning(parts: Parts) -> float:
     return max(parts.job.ranks.gather(time.perf_counter() - began)) * len(samples)
 
 
-def _write_plan(parts: Parts, order: Order) -> None:
+def _write_plan(plan: Plan, order: Order, ranks: Ranks) -> None:
+    """Keep the plan with its reasons; a plan that is run again keeps those that it has."""
     path = order.folder / PLAN
-    if parts.job.ranks.writes and not (order.resume and path.is_file()):
-        write_text(path, parts.plan.to_toml())
+    if ranks.writes and not (order.resume and path.is_file()):
+        write_text(path, replace(plan, reasons={**order.reasons, **plan.reasons}).to_toml())
+
+
+def _both(*watchers: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    def watch(row: dict[str, Any]) -> None:
+        for watcher in watchers:
+            watcher(row)
+
+    return watch
 
 
 def describe_plan(parts: Parts) -> list[str]:
@@ -259,8 +276,12 @@ def doubts(parts: Parts) -> list[str]:
     return lines
 
 
-def score_on(validation: Sequence[Sample], dataset: Dataset, ranks: Ranks) -> Score:
+def score_on(
+    validation: Sequence[Sample], dataset: Dataset, ranks: Ranks, *, seen: Callable[[NDArray[np.int64]], None]
+) -> Score:
     """The function that scores a predictor on the validation images, shared out over all processes.
+
+    `seen` is told the counts of each validation.
 
     Each image is read here once, so that a file that cannot be read stops the run before its first step.
     """
@@ -281,6 +302,7 @@ def score_on(validation: Sequence[Sample], dataset: Dataset, ranks: Ranks) -> Sc
             measures=Measures(true_objects=read_objects if instances else None),
         )
         whole = merge(ranks.gather(part))
+        seen(whole.scores.counts_KK)
         shown = {name: whole.scores.means[name] for name in MEANS_SHOWN}
         if whole.objects is not None:
             shown["dsb_score"] = whole.objects.counts.dsb_score

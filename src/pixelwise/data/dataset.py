@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -40,6 +40,7 @@ class Dataset:
 
     samples   those of `folder` that have a mask
     findings  warnings and notes of the checks; errors would have refused the folder
+    pixels    pixels per class index (-1: void) of each sample, by its name
     """
 
     folder: Folder
@@ -48,6 +49,7 @@ class Dataset:
     coding: Coding
     survey: Survey
     findings: tuple[Finding, ...] = ()
+    pixels: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
     def read(self, sample: Sample) -> Pair:
         """The image (H, W, C) of a sample and its mask (H, W) of class indices."""
@@ -171,7 +173,15 @@ def _checked(
     for pair in pairs:
         total.update(pair.classes)
     survey = make_survey(folder, headers, counts=dict(total), coding=coding, task=task)
-    return Dataset(folder=folder, samples=samples, task=task, coding=coding, survey=survey, findings=tuple(findings))
+    return Dataset(
+        folder=folder,
+        samples=samples,
+        task=task,
+        coding=coding,
+        survey=survey,
+        findings=tuple(findings),
+        pixels={pair.sample.name: pair.classes for pair in pairs},
+    )
 
 
 def _recounted(pairs: Sequence[Evidence], coding: Coding, task: Task) -> list[Evidence]:

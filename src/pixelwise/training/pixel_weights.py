@@ -27,11 +27,23 @@ from pixelwise.losses.border import border_weights
 from pixelwise.losses.class_weights import effective_number, inverse_frequency, median_frequency, weight_map
 from pixelwise.task import Task
 
+
+def by_effective_number(pixels_K: NDArray[np.int64]) -> NDArray[np.float64]:
+    """`effective_number` of pixels, as if a class of the mean size had as many prototypes as it has pixels.
+
+    The published beta of 0.9999 is for images: it weighs all classes of many more than 10,000 pixels alike.
+
+    >>> by_effective_number(np.array([9_000_000, 1_000_000])).round(3).tolist()
+    [0.357, 1.643]
+    """
+    return effective_number(pixels_K, beta=1 - 1 / max(2.0, pixels_K.sum() / max(1, np.count_nonzero(pixels_K))))
+
+
 Rule = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 RULES: dict[str, Rule] = {
     "inverse": lambda pixels_NK: inverse_frequency(pixels_NK.sum(axis=0)),
     "median": lambda pixels_NK: median_frequency(pixels_NK),
-    "effective": lambda pixels_NK: effective_number(pixels_NK.sum(axis=0)),
+    "effective": lambda pixels_NK: by_effective_number(pixels_NK.sum(axis=0)),
 }
 DIGITS = 6
 

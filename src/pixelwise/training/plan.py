@@ -1,90 +1,130 @@
-"""From what the user asked for and what the data is to a complete plan: nothing left open, rerunnable as it stands.
+"""From what the user asked for and the facts of the data to a complete plan: nothing left open, fit to be run again.
 
-Each rule is a small pure function.
+The rules are in `rules.py`; here they are asked, and the length is fixed.
 """
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from pixelwise.config import RunConfig
+from pixelwise.config import REASON, RunConfig
 from pixelwise.data.dataset import Dataset
 from pixelwise.errors import UsageError
 from pixelwise.models.registry import model_options
+from pixelwise.training.fingerprint import Fingerprint, take_fingerprint
+from pixelwise.training.rules import MODEL_RULES, NOTES, RULES, Choice, Question
 from pixelwise.training.weights import pin_weights
 
-PHOTOGRAPHS = ("camvid", "voc")
-LARGEST_CROP, SMALLEST_CROP = 256, 32
-CROP_MULTIPLE = 16
-PAYS_ON_CPU: dict[str, dict[str, Any]] = {"unet": {"width": 16}}
 DEFAULT_MINUTES = 10.0
 MOST_VALIDATIONS = 20
 VALIDATION_SHARE = 0.15
 
 
-def complete_plan(asked: RunConfig, dataset: Dataset, *, training_images: int, device: str) -> RunConfig:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Settings with the reasons for those that a rule chose, by section.key.
+
+    notes  what no setting says, by name
+    """
+
+    config: RunConfig
+    reasons: Mapping[str, str]
+    notes: Mapping[str, Choice]
+
+    def to_toml(self) -> str:
+        """The settings as TOML, each chosen value under its reason."""
+        return self.config.to_toml(self.reasons)
+
+    def with_config(self, config: RunConfig, reasons: Mapping[str, str] | None = None) -> Plan:
+        """The plan with other settings, and further reasons."""
+        return replace(self, config=config, reasons={**self.reasons, **(reasons or {})})
+
+
+def make_plan(asked: RunConfig, facts: Fingerprint, *, device: str) -> Plan:
     """Fill in whatever the user left open, except a length given in minutes (see `fix_length`).
 
     How the masks are read stays as asked: it is found again from the same data, and stored in the model. `device` is
-    the kind that trains: cpu, cuda or mps.
+    the kind that trains: cpu, cuda or mps. Where the target becomes borders, the data must be opened again with them.
     """
-    settings = asked.training
-    turn = asked.augment.turn if asked.augment.turn is not None else choose_turn(dataset.survey.layout)
-    crop = settings.crop or choose_crop(dataset.survey.sizes[-1])
-    elastic = asked.augment.elastic
-    if "elastic" not in asked.augment.model_fields_set:
-        elastic = choose_elastic(crop, most=elastic)
-    steps = settings.steps
-    if steps is None and settings.epochs is not None and settings.minutes is not None:
+    plan, reasons = asked, dict[str, str]()
+    for key, rule in RULES.items():
+        if is_open(asked, key):
+            choice = rule(Question(facts=facts, plan=plan, device=device))
+            plan, reasons[key] = with_value(plan, key, choice.value), choice.reason
+    options: dict[str, Any] = model_options(plan.model.name)
+    for name, rule in MODEL_RULES.get(plan.model.name, {}).items():
+        if name not in asked.model.options:
+            choice = rule(Question(facts=facts, plan=plan, device=device))
+            options[name], reasons[f"model.{name}"] = choice.value, choice.reason
+    plan = plan.with_values({"model": options | asked.model.options | pin_weights(plan.model)})
+    plan, length = _with_length(plan, facts.images)
+    question = Question(facts=facts, plan=plan, device=device)
+    return Plan(config=plan, reasons=reasons | length, notes={name: rule(question) for name, rule in NOTES.items()})
+
+
+def complete_plan(asked: RunConfig, dataset: Dataset, *, training_images: int, device: str) -> RunConfig:
+    """The settings of `make_plan` from what is known without reading an image: the classes stay the target."""
+    facts = replace(take_fingerprint(dataset, (), most=0), images=training_images)
+    return make_plan(asked, facts, device=device).config
+
+
+def is_open(asked: RunConfig, key: str) -> bool:
+    """Whether the user left a setting to the rules.
+
+    >>> asked = RunConfig().with_values({"training": {"batch": 8}})
+    >>> is_open(asked, "training.batch"), is_open(asked, "training.crop")
+    (False, True)
+    """
+    section, _, name = key.partition(".")
+    settings = getattr(asked, section)
+    return name not in settings.model_fields_set or getattr(settings, name) is None
+
+
+def with_value(plan: RunConfig, key: str, value: Any) -> RunConfig:
+    """The settings with one of them changed, by section.key."""
+    section, _, name = key.partition(".")
+    return plan.with_values({section: {name: value}})
+
+
+def stored_reasons(text: str) -> dict[str, str]:
+    """The reasons that stand in a plan.toml, by section.key, so that a plan that is run again keeps them.
+
+    >>> stored_reasons("[training]\\n# crops per step\\n# why: it is steadier\\nbatch = 8\\n")
+    {'training.batch': 'it is steadier'}
+    """
+    found, section, reason = dict[str, str](), "", ""
+    for line in text.splitlines():
+        if head := re.fullmatch(r"\[(\w+)\]", line.strip()):
+            section = head[1]
+        elif line.startswith(f"# {REASON}"):
+            reason = line.removeprefix(f"# {REASON}")
+        elif reason and (key := re.match(r"(\w+) = ", line)):
+            found[f"{section}.{key[1]}"] = reason
+            reason = ""
+    return found
+
+
+# The length
+
+
+def _with_length(plan: RunConfig, training_images: int) -> tuple[RunConfig, dict[str, str]]:
+    """The plan with its steps, where steps or epochs are given, else with minutes; and why."""
+    settings = plan.training
+    if settings.steps is not None:
+        return with_steps(plan, settings.steps), {}
+    if settings.epochs is not None and settings.minutes is not None:
         raise UsageError("training.epochs and training.minutes are both set; give one length")
-    if steps is None and settings.epochs is not None:
+    if settings.epochs is not None:
         steps = max(1, math.ceil(settings.epochs * training_images / settings.batch))
-    options = choose_model_options(asked.model.name, device) | asked.model.options
-    minutes = DEFAULT_MINUTES if steps is None and settings.minutes is None else settings.minutes
-    plan = asked.with_values(
-        {
-            "model": options | pin_weights(asked.model),
-            "augment": {"turn": turn, "elastic": elastic},
-            "training": {"crop": crop, "steps": steps, "minutes": minutes},
-        }
-    )
-    return plan if steps is None else with_steps(plan, steps)
-
-
-def choose_model_options(name: str, device: str) -> dict[str, Any]:
-    """The arguments of a network: its paper's, but for what was measured to pay on a CPU.
-
-    Half the width of the U-Net gives more steps in the same time, and better scores (docs/decisions/0006-what-pays.md).
-
-    >>> choose_model_options("unet", "cpu")["width"], choose_model_options("unet", "cuda")["width"]
-    (16, 32)
-    """
-    return model_options(name) | (PAYS_ON_CPU.get(name, {}) if device == "cpu" else {})
-
-
-def choose_turn(layout: str) -> bool:
-    """Quarter turns suit images without an up and a down; photographs have both."""
-    return not any(name in layout.lower() for name in PHOTOGRAPHS)
-
-
-def choose_elastic(crop: tuple[int, int], *, most: float) -> float:
-    """The elastic displacement that does not fold a crop: the grid has a point every half crop.
-
-    >>> choose_elastic((256, 256), most=10.0), choose_elastic((32, 64), most=10.0)
-    (10.0, 3.2)
-    """
-    return min(most, min(crop) / 10)
-
-
-def choose_crop(size: tuple[int, int]) -> tuple[int, int]:
-    """The most common image size, rounded up to a multiple of 16, but at most 256 pixels a side.
-
-    >>> choose_crop((520, 100)), choose_crop((1, 5))
-    ((256, 112), (32, 32))
-    """
-    sides = [min(LARGEST_CROP, max(SMALLEST_CROP, math.ceil(n / CROP_MULTIPLE) * CROP_MULTIPLE)) for n in size]
-    return sides[0], sides[1]
+        why = f"{settings.epochs:g} passes over {training_images} images, {settings.batch} a step"
+        return with_steps(plan, steps), {"training.steps": why}
+    if settings.minutes is not None:
+        return plan, {}
+    return with_value(plan, "training.minutes", DEFAULT_MINUTES), {"training.minutes": "no length was given"}
 
 
 def with_steps(plan: RunConfig, steps: int, validations: int = MOST_VALIDATIONS) -> RunConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from pixelwise.config import RunConfig
 from pixelwise.data.augment import Preparation
 from pixelwise.data.dataset import Dataset, Pair
 from pixelwise.data.layouts import Sample
-from pixelwise.data.loaders import Steps, TrainingSamples, training_batches
+from pixelwise.data.loaders import Steps, TrainingSamples
 from pixelwise.data.normalise import Normalisation, measure
 from pixelwise.errors import UsageError
 from pixelwise.inference.predict import Predictor
@@ -23,7 +22,7 @@ from pixelwise.models.registry import MODELS, build_model
 from pixelwise.runtime import Runtime
 from pixelwise.training.distributed import Ranks
 from pixelwise.training.encoder import find_encoder, rates_by_name, timm_name
-from pixelwise.training.loop import Job, learning_network, update_weights
+from pixelwise.training.loop import Job
 from pixelwise.training.optim import MovingAverage, make_optimizer
 from pixelwise.training.pixel_weights import WeighBorders, with_class_weights
 from pixelwise.training.resume import State
@@ -31,7 +30,6 @@ from pixelwise.training.supervision import auxiliary_heads, supervised_parts
 from pixelwise.training.weights import EncoderWeights, expected_normalisation
 
 NO_VOID = -1
-WARM_UP_STEPS, TIMED_STEPS = 2, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,19 +195,3 @@ def start_encoder(state: State, parts: Parts) -> list[str]:
 def steps_of(job: Job, *, start: int, stop: int) -> Steps:
     """The samples that this process takes in the steps from `start` to `stop` (excluded)."""
     return Steps(start=start, stop=stop, batch=job.settings.batch, rank=job.ranks.rank, ranks=job.ranks.count)
-
-
-def measure_step(parts: Parts) -> float:
-    """Seconds that one step takes on this machine, from a few steps with weights that are then thrown away."""
-    state, job = make_state(parts), parts.job
-    network = learning_network(state, job)
-    steps = steps_of(job, start=0, stop=WARM_UP_STEPS + TIMED_STEPS)
-    times = []
-    began = time.perf_counter()
-    for batch in training_batches(parts.samples, steps, workers=job.settings.workers):
-        update_weights(state, network, batch, job)
-        state.average.update(state.network, state.step)
-        times.append(time.perf_counter() - began)
-        began = time.perf_counter()
-    slowest = job.ranks.gather(sum(times[WARM_UP_STEPS:]) / TIMED_STEPS)
-    return max(slowest)
