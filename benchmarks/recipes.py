@@ -157,11 +157,11 @@ def with_pieces(model: Path, training: Path, changed: Path) -> None:
     predictor = replace(Predictor.of(bundle, prepare(RuntimeConfig())), instances=None)
     found = tune_objects(
         validation,
-        InstanceSettings(form="plain", split="components"),
+        InstanceSettings(form="plain"),
         read=lambda sample: (*dataset.read(sample), dataset.read_instances(sample)),
         predict=lambda image_HWC: predict(image_HWC, predictor),
         task=bundle.task,
-        splits=("components",),
+        necks=(0.0,),
     )
     replace(bundle, instances=found).save(changed)
 

@@ -31,7 +31,7 @@ def test_a_saved_model_predicts_the_same(make_bundle: Callable[..., Bundle], run
 
 
 def test_how_objects_are_made_is_saved(make_bundle: Callable[..., Bundle], runtime: Runtime, tmp_path: Path) -> None:
-    settings = InstanceSettings(form="plain", split="components", foreground=0.25, smallest=7)
+    settings = InstanceSettings(form="plain", foreground=0.25, smallest=7)
     replace(make_bundle(), instances=settings).save(tmp_path / "model.safetensors")
     loaded = Bundle.load(tmp_path / "model.safetensors")
     assert loaded.instances == settings
@@ -52,7 +52,7 @@ def test_borders_that_were_learned_part_objects() -> None:
     assert instances_of(Coding(kind="instances", border=3)) == InstanceSettings(form="softmax3")
     full = Coding(kind="instances", border=3, form="sigmoid2_full")
     assert instances_of(full) == InstanceSettings(form="sigmoid2_full")
-    assert instances_of(Coding(kind="instances")) == InstanceSettings(form="plain")
+    assert instances_of(Coding(kind="instances")) == InstanceSettings(form="plain", neck=0.7)
     assert instances_of(Coding(kind="binary", values=(0, 255))) is None
 
 

@@ -26,6 +26,10 @@ from pixelwise.postprocess.instances import InstanceSettings
 from pixelwise.task import Task
 
 
+NECK = 0.7
+"""Where objects without learned borders are cut before tuning: good for convex ones (see `split_by_distance`)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
     """Which network: its name in MODELS, its number of input channels and its further arguments."""
@@ -118,7 +122,7 @@ def instances_of(coding: Coding) -> InstanceSettings | None:
     """
     if coding.kind != "instances":
         return None
-    return InstanceSettings(form=coding.form if coding.border else "plain")
+    return InstanceSettings(form=coding.form) if coding.border else InstanceSettings(form="plain", neck=NECK)
 
 
 def _from_description(values: dict[str, Any], weights: dict[str, Tensor]) -> Bundle:

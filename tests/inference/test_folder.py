@@ -88,7 +88,7 @@ class Bright(nn.Module):
 def finder(make_bundle: Callable[..., Bundle], runtime: Runtime) -> Predictor:
     """A predictor that takes bright pieces for objects."""
     predictor = Predictor.of(make_bundle(), runtime)
-    return replace(predictor, network=Bright(), instances=InstanceSettings(form="plain", split="components"))
+    return replace(predictor, network=Bright(), instances=InstanceSettings(form="plain"))
 
 
 def test_a_model_of_objects_leaves_their_numbers_and_counts(finder: Predictor, images: Path, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_windows_change_little_away_from_their_edges(make_bundle: Callable[..., 
     assert (whole.argmax(0) == cut.argmax(0)).mean() > 0.97
 
 
-PIECES = InstanceSettings(form="plain", split="components")
+PIECES = InstanceSettings(form="plain")
 
 
 @pytest.mark.parametrize("settings", [PredictConfig(), PredictConfig(flips=True, scales=(0.5, 1))])

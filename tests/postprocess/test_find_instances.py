@@ -132,14 +132,25 @@ def test_a_border_parts_two_cells_and_every_pixel_is_of_one(form, connectivity):
     assert set(found[1:7, 6]) <= {1, 2}
 
 
-@pytest.mark.parametrize("split", ["distance", "components"])
-def test_without_a_border_two_cells_side_by_side_are_one(split):
-    assert find_instances(scores_of("plain"), InstanceSettings(form="plain", split=split)).max() == 1
+@pytest.mark.parametrize("neck", [0.0, 0.5])
+def test_without_a_border_two_cells_side_by_side_are_one(neck):
+    assert find_instances(scores_of("plain"), InstanceSettings(form="plain", neck=neck)).max() == 1
+
+
+@pytest.mark.parametrize("form", ["softmax3", "sigmoid2", "sigmoid2_full", "plain"])
+def test_seeds_are_cut_at_their_necks_where_the_border_was_missed(form):
+    inside = np.pad(dumbbell(10, 10, 5, 24), 1).astype(np.float32)
+    channels = {"softmax3": [1 - inside, inside, 0 * inside], "plain": [1 - inside, inside]}
+    scores = np.stack(channels.get(form, [inside, 0 * inside]))
+    assert find_instances(scores, InstanceSettings(form=form)).max() == 1
+    cut = find_instances(scores, InstanceSettings(form=form, neck=0.7))
+    assert cut.max() == 2
+    assert ((cut > 0) == (inside > 0)).all()
 
 
 def test_thresholds_are_exceeded_not_met():
     scores = np.array([[[0.5, 0.4]], [[0.5, 0.6]]])
-    assert find_instances(scores, InstanceSettings(form="plain", split="components")).tolist() == [[0, 1]]
+    assert find_instances(scores, InstanceSettings(form="plain")).tolist() == [[0, 1]]
 
 
 def test_a_piece_without_a_seed_is_an_object_if_it_is_large_enough():
@@ -187,10 +198,10 @@ def test_objects_are_whole_numbered_in_order_and_cover_the_foreground(form, conn
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (31, 33)])
-@pytest.mark.parametrize("split", ["distance", "components"])
+@pytest.mark.parametrize("neck", [0.0, 0.5])
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_nothing_and_everything_are_no_object_and_one(shape, split, value):
-    plain = InstanceSettings(form="plain", split=split)
+def test_nothing_and_everything_are_no_object_and_one(shape, neck, value):
+    plain = InstanceSettings(form="plain", neck=neck)
     one = np.full(shape, value, np.float32)
     assert (find_instances(np.stack([1 - one, one]), plain) == value).all()
     assert (find_instances(np.stack([1 - one, one, 0 * one]), SOFTMAX3) == value).all()
@@ -249,7 +260,7 @@ def test_scores_that_are_none_are_refused():
 
 
 def test_settings_come_back_from_json():
-    some = InstanceSettings(form="plain", split="components", foreground=0.25, smallest=7, connectivity=8)
+    some = InstanceSettings(form="plain", foreground=0.25, smallest=7, connectivity=8)
     assert InstanceSettings.from_dict(json.loads(json.dumps(some.to_dict()))) == some
     assert some.channels == ("background", "foreground")
 
@@ -259,7 +270,7 @@ def test_settings_come_back_from_json():
     [
         ("form", "other"),
         ("form", ["plain"]),
-        ("split", "all"),
+        ("neck", 1.5),
         ("foreground", 1.5),
         ("foreground", "0.5"),
         ("seed", math.nan),
@@ -296,7 +307,7 @@ def same(found, truth):
 def test_tuning_finds_the_threshold_and_the_area():
     foreground = np.array([[0.65, 0.65, 0.0, 0.9, 0.0] + [0.65] * 8 + [0.45]])
     truth = np.array([[0] * 5 + [1] * 8 + [0]])
-    settings_ = InstanceSettings(form="plain", split="components")
+    settings_ = InstanceSettings(form="plain")
     tuned = tune(iter([(np.stack([1 - foreground, foreground]), truth)]), settings_, same)
     assert tuned == replace(settings_, foreground=0.5, smallest=8)
 
@@ -306,9 +317,9 @@ def test_tuning_parts_plain_masks_where_that_is_better():
     foreground[:3, 8:10] = foreground[-3:, 8:10] = 0.0
     truth = np.kron([[1, 2]], np.ones((9, 9), int)) * (foreground > 0)
     images = [(np.stack([1 - foreground, foreground]), truth)]
-    settings_ = InstanceSettings(form="plain", split="components")
-    assert tune(images, settings_, same).split == "distance"
-    assert tune(images, settings_, same, splits=["components"]).split == "components"
+    settings_ = InstanceSettings(form="plain")
+    assert tune(images, settings_, same).neck > 0
+    assert tune(images, settings_, same, necks=[0.0]).neck == 0
 
 
 def test_of_equals_the_settings_given_win():
@@ -328,14 +339,14 @@ def test_tuning_takes_the_mean_over_images_and_leaves_out_undefined_scores():
 
     tuned = tune(images, replace(SOFTMAX3, foreground=1.0), score)
     assert tuned == replace(SOFTMAX3, foreground=0.3, seed=0.3)
-    assert len(seen) == 3 * (1 + 6 * 6 * 5)
+    assert len(seen) == 3 * (1 + 4 * 6 * 6 * 5)
 
 
 def test_tuning_agrees_with_finding():
     scores = np.random.default_rng(0).dirichlet(np.ones(3), (12, 12)).transpose(2, 0, 1)
     found = []
     tune([(scores, np.zeros((1, 1)))], SOFTMAX3, lambda objects, truth: found.append(objects) or 0.0)
-    for candidate, objects in zip(inst._candidates(SOFTMAX3, ("distance",)), found, strict=True):
+    for candidate, objects in zip(inst._candidates(SOFTMAX3, inst.NECKS), found, strict=True):
         assert (find_instances(scores, candidate) == objects).all()
 
 

@@ -356,14 +356,13 @@ def tuned(bundle: Bundle, parts: Parts, screen: Screen) -> InstanceSettings | No
 def describe_settings(settings: InstanceSettings) -> str:
     """How objects are made of scores, in a few words.
 
-    >>> describe_settings(InstanceSettings(form="plain", split="components", smallest=8))
-    'foreground above 0.5, its pieces, at least 8 pixels'
+    >>> describe_settings(InstanceSettings(form="plain", neck=0.7, smallest=8))
+    'foreground above 0.5, cut at necks below 0.7 of the width, at least 8 pixels'
     """
-    parted = f"seeds above {settings.seed:g}"
-    if settings.form == "plain":
-        necks = f"cut at necks below {settings.seed:g} of the width"
-        parted = necks if settings.split == "distance" else "its pieces"
-    return f"foreground above {settings.foreground:g}, {parted}, at least {settings.smallest} pixels"
+    parts = [f"foreground above {settings.foreground:g}"]
+    parts += [] if settings.form == "plain" else [f"seeds above {settings.seed:g}"]
+    parts += [f"cut at necks below {settings.neck:g} of the width"] if settings.neck else ["in connected pieces"]
+    return ", ".join([*parts, f"at least {settings.smallest} pixels"])
 
 
 def tuning_samples(parts: Parts) -> Sequence[Sample]:

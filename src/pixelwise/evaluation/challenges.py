@@ -22,7 +22,7 @@ from pixelwise.metrics.instances import IOU_THRESHOLDS
 from pixelwise.postprocess.instances import InstanceSettings
 from pixelwise.task import Task
 
-PIECES = InstanceSettings(form="plain", split="components")
+PIECES = InstanceSettings(form="plain")
 """Objects of a model of two classes: the connected pieces of the second."""
 
 

@@ -13,7 +13,7 @@ from pixelwise.evaluation.evaluate import SampleT
 from pixelwise.inference.predict import Prediction
 from pixelwise.metrics.confusion import Array
 from pixelwise.metrics.instances import count_instances
-from pixelwise.postprocess.instances import SPLITS, InstanceSettings, Split, tune
+from pixelwise.postprocess.instances import NECKS, InstanceSettings, tune
 from pixelwise.task import Task
 
 IN_VOID = -1
@@ -26,12 +26,12 @@ def tune_objects(
     read: Callable[[SampleT], tuple[Array, Array, Array]],
     predict: Callable[[Array], Prediction],
     task: Task,
-    splits: Sequence[Split] = SPLITS,
+    necks: Sequence[float] = NECKS,
 ) -> InstanceSettings:
     """The settings of the best DSB score, the mean over the samples, among those that `postprocess.tune` tries.
 
-    `read` gives (image_HWC, mask_HW, true objects) of a sample; only its void pixels are taken from the mask. `splits`
-    are the ways to part objects that are tried for plain masks. Raises DataError for no samples.
+    `read` gives (image_HWC, mask_HW, true objects) of a sample; only its void pixels are taken from the mask. `necks`
+    are those that are tried. Raises DataError for no samples.
     """
 
     def images() -> Iterable[tuple[Array, Array]]:
@@ -40,7 +40,7 @@ def tune_objects(
             void_HW = np.zeros(mask_HW.shape, bool) if task.ignore_index is None else mask_HW == task.ignore_index
             yield predict(image_HWC).scores_KHW, np.where(void_HW, IN_VOID, truth_HW)
 
-    return tune(images(), settings, dsb_score_of, splits=splits)
+    return tune(images(), settings, dsb_score_of, necks=necks)
 
 
 def dsb_score_of(instances_HW: Array, truth_HW: Array) -> float:

@@ -8,6 +8,9 @@ foreground:
 
     scores -> foreground, inside -> seeds -> watershed over 1 - inside, within the foreground -> objects
 
+Where the border was missed, the inside is still narrow between two objects. So the seeds may be cut at their necks as
+well (`split_by_distance`), which is also the one way to part objects that were learned without borders.
+
 The watershed floods a landscape from its seeds, level by level; on a level all shores advance one pixel at a time
 (Beucher and Meyer: The morphological approach to segmentation: the watershed transformation. 1993, "hierarchical
 queues"). So a pixel goes to a seed from which it can be reached over the lowest pass, and on a plain to the nearest.
@@ -41,7 +44,6 @@ from pixelwise.postprocess.morphology import (
 )
 
 Form = Literal["softmax3", "sigmoid2", "sigmoid2_full", "plain"]
-Split = Literal["distance", "components"]
 Array = NDArray[Any]
 Scores = NDArray[np.float32]
 FORM_CHANNELS: dict[str, tuple[str, ...]] = {
@@ -51,11 +53,11 @@ FORM_CHANNELS: dict[str, tuple[str, ...]] = {
     "plain": ("background", "foreground"),
 }
 """What the channels of the scores are, in order, for each form of target. inside = mask - border."""
-SPLITS: tuple[Split, ...] = ("distance", "components")
 LEVELS = 255
 LARGEST_AREA = 1 << 31
 ROUNDING = 1e-3
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+NECKS = (0.0, 0.6, 0.7, 0.8)
 AREAS = (1, 8, 16, 32, 64)
 
 
@@ -64,10 +66,10 @@ class InstanceSettings:
     """How objects are made of scores. Raises UsageError for what is out of range.
 
     form           what the channels of the scores are: see FORM_CHANNELS
-    split          `plain` only: `components` takes each connected piece for an object; `distance` cuts pieces at necks
     foreground     a pixel is of an object where its foreground score is above this
-    seed           a pixel is of a seed where its inside score is above this; with `plain` and `distance`, two bulges
-                   are two objects where the neck is narrower than this share of the lesser bulge
+    seed           a pixel is of a seed where its inside score is above this; not used for `plain`, which has no inside
+    neck           two bulges of a seed (of the foreground, for `plain`) are two where the neck between them is narrower
+                   than this share of the lesser bulge; 0: each connected piece is one
     smallest_seed  seeds of fewer pixels are dropped
     smallest       objects of fewer pixels are dropped
     fill_holes     whether background that one object encloses becomes a part of it
@@ -78,9 +80,9 @@ class InstanceSettings:
     """
 
     form: Form
-    split: Split = "distance"
     foreground: float = 0.5
     seed: float = 0.5
+    neck: float = 0.0
     smallest_seed: int = 1
     smallest: int = 1
     fill_holes: bool = True
@@ -89,11 +91,9 @@ class InstanceSettings:
     def __post_init__(self) -> None:
         if self.form not in FORM_CHANNELS:
             raise UsageError(f"form = {self.form!r}: choose one of {', '.join(FORM_CHANNELS)}")
-        if self.split not in SPLITS:
-            raise UsageError(f"split = {self.split!r}: choose one of {', '.join(SPLITS)}")
-        for name, threshold in (("foreground", self.foreground), ("seed", self.seed)):
-            if not 0 <= threshold <= 1:
-                raise UsageError(f"{name} = {threshold}: thresholds are scores from 0 to 1")
+        for name, share in (("foreground", self.foreground), ("seed", self.seed), ("neck", self.neck)):
+            if not 0 <= share <= 1:
+                raise UsageError(f"{name} = {share}: give a number from 0 to 1")
         for name, area in (("smallest_seed", self.smallest_seed), ("smallest", self.smallest)):
             if type(area) is not int or not 1 <= area <= LARGEST_AREA:
                 raise UsageError(f"{name} = {area!r}: give a whole number of pixels, at least 1")
@@ -203,17 +203,17 @@ def tune(
     settings: InstanceSettings,
     score: Callable[[Labels, Array], float],
     *,
-    splits: Sequence[Split] = SPLITS,
+    necks: Sequence[float] = NECKS,
 ) -> InstanceSettings:
     """The settings with the thresholds and the smallest area for which the mean score over the images is best.
 
     images  scores_KHW and the true instances_HW of each; gone through once
     score   of the found and the true instances, higher is better; NaN (undefined) is left out of the mean
 
-    The settings given are tried first, then all combinations of THRESHOLDS (foreground, seed), AREAS (smallest) and,
-    of plain masks, `splits`; of equals the first wins. Raises DataError for no images.
+    The settings given are tried first, then all combinations of THRESHOLDS (foreground, seed), AREAS (smallest) and
+    `necks`; of equals the first wins. Raises DataError for no images.
     """
-    candidates = _candidates(settings, splits if settings.form == "plain" else (settings.split,))
+    candidates = _candidates(settings, necks)
     totals, counted, empty = dict.fromkeys(candidates, 0.0), dict.fromkeys(candidates, 0), True
     for scores_KHW, truth_HW in images:
         _check_scores(scores_KHW, settings)
@@ -238,11 +238,8 @@ def _divide(scores_KHW: Array, settings: InstanceSettings) -> Labels:
     foreground_HW, inside_HW = _foreground_and_inside(scores_KHW, settings.form)
     allowed_HW = foreground_HW > settings.foreground
     if settings.form == "plain":
-        if settings.split == "components":
-            return connected_components(allowed_HW, connectivity=settings.connectivity)
-        return split_by_distance(allowed_HW, neck=settings.seed, connectivity=settings.connectivity)
-
-    seeds_HW = connected_components(allowed_HW & (inside_HW > settings.seed), connectivity=settings.connectivity)
+        return _pieces(allowed_HW, settings)
+    seeds_HW = _pieces(allowed_HW & (inside_HW > settings.seed), settings)
     seeds_HW = renumber(remove_small_objects(seeds_HW, settings.smallest_seed))
     height_HW = np.rint((1 - inside_HW) * LEVELS).astype(np.int32)
     objects_HW = watershed(height_HW, seeds_HW, allowed_HW, connectivity=settings.connectivity)
@@ -250,6 +247,13 @@ def _divide(scores_KHW: Array, settings: InstanceSettings) -> Labels:
     # What no seed reaches is an object of its own.
     rest_HW = connected_components(allowed_HW & (objects_HW == 0), connectivity=settings.connectivity)
     return np.where(rest_HW > 0, rest_HW + objects_HW.max(), objects_HW).astype(np.int32)
+
+
+def _pieces(mask_HW: Mask, settings: InstanceSettings) -> Labels:
+    """The connected pieces of a mask, cut at their necks where that is wanted."""
+    if settings.neck:
+        return split_by_distance(mask_HW, neck=settings.neck, connectivity=settings.connectivity)
+    return connected_components(mask_HW, connectivity=settings.connectivity)
 
 
 def _tidy(instances_HW: Labels, settings: InstanceSettings) -> Labels:
@@ -342,13 +346,13 @@ def _root(owner: list[int], basin: int) -> int:
     return basin
 
 
-def _candidates(settings: InstanceSettings, splits: Sequence[Split]) -> list[InstanceSettings]:
-    """The settings themselves and the grid around them, without repeats, their own way of parting first."""
+def _candidates(settings: InstanceSettings, necks: Sequence[float]) -> list[InstanceSettings]:
+    """The settings themselves and the grid around them, without repeats."""
     grid = [
-        replace(settings, split=split, foreground=foreground, seed=seed, smallest=smallest)
-        for split in sorted(splits, key=lambda split: split != settings.split)
+        replace(settings, neck=neck, foreground=foreground, seed=seed, smallest=smallest)
+        for neck in necks
         for foreground in THRESHOLDS
-        for seed in (THRESHOLDS if settings.form != "plain" or split == "distance" else (settings.seed,))
+        for seed in ((settings.seed,) if settings.form == "plain" else THRESHOLDS)
         for smallest in AREAS
     ]
     return list(dict.fromkeys([settings, *grid]))
