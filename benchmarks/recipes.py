@@ -3,10 +3,12 @@
     python benchmarks/recipes.py isbi2012 DATA --steps 400
     python benchmarks/recipes.py dsb2018 DATA --steps 500
     python benchmarks/recipes.py camvid DATA --steps 400
+    python benchmarks/recipes.py plan-isbi2012 DATA --minutes 3      (also plan-dsb2018, plan-camvid)
 
 Each row is one `pixelwise train`, scored by one `pixelwise evaluate` on images that took no part in the training, and
 printed as a row of a table in Markdown as soon as it is there. Of ISBI 2012 the last quarter of the slices is kept out,
-of DSB2018 every fifth image; CamVid brings its validation frames.
+of DSB2018 every fifth image; CamVid brings its validation frames. The last line compares what the plan chooses by
+itself with settings chosen by hand; on a machine that does nothing else, for it is at equal minutes, not equal steps.
 """
 
 from __future__ import annotations
@@ -51,9 +53,11 @@ class Comparison:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run all recipes of one data set and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=COMPARISONS)
+    parser.add_argument("name", choices=COMPARISONS | PLANS)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--steps", type=int, default=400)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int, default=400)
+    length.add_argument("--minutes", type=float)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument(
@@ -64,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        for line in rows(COMPARISONS[asked.name], asked, folder):
+        for line in rows((COMPARISONS | PLANS)[asked.name], asked, folder):
             print(line, flush=True)
 
 
@@ -76,7 +80,8 @@ def rows(comparison: Comparison, asked: argparse.Namespace, folder: Path) -> Ite
         if asked.only and name not in asked.only:
             continue
         began = time.monotonic()
-        length = (f"training.seed={asked.seed}", "--steps", str(asked.steps), *asked.settings)
+        length = ("--minutes", asked.minutes) if asked.minutes else ("--steps", asked.steps)
+        length = (f"training.seed={asked.seed}", *length, *asked.settings)
         pixelwise(folder, "train", training, *settings, *length, "--name", run_name(name), "--json")
         took = time.monotonic() - began
         models = {name: folder / "runs" / run_name(name) / "model.safetensors"}
@@ -188,6 +193,26 @@ def class_columns(scores: dict[str, Any]) -> Row:
     return {**means, "mean accuracy": scores["mean_accuracy"], **{c["name"]: c["iou"] for c in scores["classes"]}}
 
 
+def few_columns(scores: dict[str, Any]) -> Row:
+    """The means, and how well objects are found where they are."""
+    objects = scores.get("objects", {})
+    return {
+        "mean IoU": scores["mean_iou"],
+        "pixel accuracy": scores["pixel_accuracy"],
+        **({"AP .50:.95": objects["dsb_score"]} if objects else {}),
+    }
+
+
+BY_HAND: dict[str, tuple[str, ...]] = {
+    "the plan": (),
+    "width 32": ("model.width=32",),
+    "batch 4": ("training.batch=4",),
+    "crops of 192, batch 12": ("training.crop=[192,192]", "training.batch=12"),
+    "learning rate 0.001": ("training.learning_rate=0.001",),
+    "cross-entropy": ("training.loss=ce",),
+    "one cycle, no moving average": ("training.schedule=onecycle", "training.ema=0"),
+}
+
 COMPARISONS = {
     "isbi2012": Comparison(
         recipes={
@@ -227,6 +252,12 @@ COMPARISONS = {
         columns=class_columns,
         divide=as_it_is,
     ),
+}
+
+PLANS = {
+    "plan-isbi2012": Comparison(recipes=BY_HAND, evaluation=(), columns=few_columns, divide=divide_slices),
+    "plan-dsb2018": Comparison(recipes=BY_HAND, evaluation=(), columns=few_columns, divide=divide_folders),
+    "plan-camvid": Comparison(recipes=BY_HAND, evaluation=("--split", "val"), columns=few_columns, divide=as_it_is),
 }
 
 if __name__ == "__main__":
