@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from pixelwise import runtime as runtime_module
 from pixelwise.config import RuntimeConfig
 from pixelwise.errors import UsageError
 from pixelwise.runtime import (
@@ -207,3 +208,12 @@ def test_amounts_and_times_for_a_person():
         "90 minutes",
         "1.5 hours",
     ]
+
+
+@pytest.mark.parametrize(("kept", "free"), [("inactive_file 300\n", 700), ("", 400)])
+def test_files_that_a_container_keeps_a_copy_of_count_as_free(tmp_path, kept, free):
+    for name, text in {"memory.max": "1000\n", "memory.current": "600\n", "memory.stat": f"anon 5\n{kept}"}.items():
+        (tmp_path / name).write_text(text)
+    assert runtime_module._free_in_container(tmp_path) == free
+    (tmp_path / "memory.current").write_text("5000\n")
+    assert runtime_module._free_in_container(tmp_path) == 0

@@ -115,10 +115,11 @@ def test_a_mask_of_bits_holds_overlapping_classes():
     assert FLAGS.palette()[9:12] == bytes(sum(parts) // 2 for parts in zip(*FLAGS.colours, strict=True))
 
 
-@pytest.mark.parametrize("task", [Task.of(["a", "b"]), Task.of([*"abcdefgh"], kind="overlapping")])
-def test_what_has_no_bits_is_not_packed(task):
-    with pytest.raises(UsageError, match="give 1 to 7 overlapping classes"):
-        task.pack(torch.zeros(1, task.outputs, 1, 1, dtype=torch.bool))
+def test_a_mask_has_seven_bits_and_exclusive_classes_have_none():
+    with pytest.raises(UsageError, match=r"8 overlapping classes .* give 1 to 7 of them"):
+        Task.of([*"abcdefgh"], kind="overlapping")
+    with pytest.raises(UsageError, match="only overlapping ones are"):
+        Task.of(["a", "b"]).pack(torch.zeros(1, 2, 1, 1, dtype=torch.bool))
 
 
 def test_truth_of_overlapping_classes_counts_each_class_for_itself():

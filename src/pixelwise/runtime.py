@@ -7,6 +7,7 @@ each is worth is measured by `benchmarks/training_step.py` and `benchmarks/infer
 from __future__ import annotations
 
 import ctypes
+import gc
 import math
 import os
 import platform
@@ -28,7 +29,7 @@ LARGEST_HEAP_BLOCK = 2**30
 HEAP_GROWTH = 2**26
 CLEAR_PEAK, PROCESS_MEMORY = Path("/proc/self/clear_refs"), Path("/proc/self/status")  # Linux, proc(5)
 SYSTEM_MEMORY = Path("/proc/meminfo")
-CONTAINER_MEMORY = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+CONTAINER = Path("/sys/fs/cgroup")
 UNITS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -110,10 +111,16 @@ def memory_refusals(advice: str = ADVICE) -> Iterator[None]:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Begin to measure the peak of the memory anew; where the system cannot, it stays that of the process."""
+    """Begin to measure the peak of the memory anew; where the system cannot, it stays that of the process.
+
+    What is freed but kept (`keep_freed_memory`) goes back first, or it would count again.
+    """
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError):
         CLEAR_PEAK.write_text("5", "ascii")
 
@@ -141,9 +148,15 @@ def memory_limit(device: torch.device) -> int | None:
         return None
     free = [available * 1024]
     with suppress(OSError, ValueError):  # "max" where the container has no limit
-        limit, used = (int(path.read_text("ascii")) for path in CONTAINER_MEMORY)
-        free.append(max(0, limit - used))
+        free.append(_free_in_container(CONTAINER))
     return min(free) + resident * 1024
+
+
+def _free_in_container(folder: Path) -> int:
+    """What a control group leaves, bytes; files that it only keeps a copy of count as free, for they can go at once."""
+    limit, used = (int((folder / name).read_text("ascii")) for name in ("memory.max", "memory.current"))
+    kept = re.search(r"^inactive_file (\d+)$", (folder / "memory.stat").read_text("ascii"), re.MULTILINE)
+    return max(0, limit - used + (int(kept[1]) if kept else 0))
 
 
 def parse_bytes(text: str) -> int:

@@ -67,6 +67,11 @@ class Task:
                 f"ignore_index {self.ignore_index} is also class {self.names[self.ignore_index]!r}; "
                 f"choose a value outside 0 to {len(self.names) - 1}"
             )
+        if self.kind == "overlapping" and len(self.names) > MOST_OVERLAPPING:
+            raise UsageError(
+                f"{len(self.names)} overlapping classes do not fit into the bits of a mask; "
+                f"give 1 to {MOST_OVERLAPPING} of them"
+            )
         if self.thresholds and (self.kind != "overlapping" or len(self.thresholds) != len(self.names)):
             raise UsageError("thresholds belong to overlapping classes, one for each class")
         if not all(0 <= threshold <= 1 for threshold in self.thresholds):
@@ -150,11 +155,8 @@ class Task:
         >>> Task.of(["cell", "border"], kind="overlapping").pack(torch.tensor([[[[True]], [[True]]]])).item()
         3
         """
-        if self.kind != "overlapping" or self.outputs > MOST_OVERLAPPING:
-            raise UsageError(
-                f"{self.outputs} classes of kind {self.kind} do not fit into the bits of a mask; "
-                f"give 1 to {MOST_OVERLAPPING} overlapping classes"
-            )
+        if self.kind != "overlapping":
+            raise UsageError(f"classes of kind {self.kind} are no bits of a mask; only overlapping ones are")
         bits_K = 2 ** torch.arange(self.outputs, device=present_BKHW.device).view(-1, 1, 1)
         return (present_BKHW * bits_K).sum(dim=1).to(torch.uint8)
 

@@ -17,7 +17,7 @@ from pixelwise.data.synthetic import write_data_set
 from pixelwise.errors import UsageError
 from pixelwise.models.registry import MODELS, model_options
 from pixelwise.training.fingerprint import Fingerprint, take_fingerprint
-from pixelwise.training.plan import complete_plan, fix_length, make_plan, stored_reasons, with_steps
+from pixelwise.training.plan import complete_plan, fix_length, make_plan, reasons_that_hold, stored_reasons, with_steps
 from pixelwise.training.rules import RULES
 
 
@@ -129,6 +129,16 @@ def test_a_plan_that_is_run_again_asks_no_rule(dataset, tmp_path: Path) -> None:
     again = make_plan(read_config(tmp_path / "plan.toml"), facts_of(dataset, photograph=True), device="cuda")
     assert again.config == plan.config
     assert again.reasons == {}
+
+
+def test_a_changed_value_loses_its_reason(dataset) -> None:
+    facts = facts_of(dataset)
+    first = make_plan(read_config(overrides=["training.steps=3"]), facts, device="cpu")
+    stored = {**first.reasons, "training.steps": "as many as fit"}
+    changed = first.with_config(first.config.with_values({"training": {"batch": 4}, "model": {"width": 9}}))
+    again = make_plan(changed.config, facts, device="cpu")
+    held = reasons_that_hold(stored, again, facts, device="cpu")
+    assert held == {key: why for key, why in first.reasons.items() if key not in ("training.batch", "model.width")}
 
 
 def test_a_reason_of_several_lines_stays_a_comment() -> None:

@@ -43,14 +43,14 @@ def test_nothing_is_told_of_one_class_where_all_is_well(predicted: tuple[int, ..
 
 
 def test_classes_that_are_never_predicted_are_told_with_their_share() -> None:
-    rare = never_predicted(pixels(990, 10, 0), pixels(989, 10, 1), NAMES)
+    rare = never_predicted(pixels(990, 10, 0), pixels(989, 10, 1), NAMES, pixels=1000)
     assert "debris (0.1 % of the pixels)" in rare
     assert "too rare" in rare
     assert "cell" not in rare
-    common = never_predicted(pixels(60, 0, 40), pixels(60, 30, 10), NAMES)
+    common = never_predicted(pixels(60, 0, 40), pixels(60, 30, 10), NAMES, pixels=100)
     assert "cell (30 % of the pixels)" in common
     assert "too few steps" in common
-    assert never_predicted(pixels(1, 1, 0), pixels(1, 1, 0), NAMES) == ""
+    assert never_predicted(pixels(1, 1, 0), pixels(1, 1, 0), NAMES, pixels=2) == ""
 
 
 @pytest.mark.parametrize(
@@ -139,4 +139,4 @@ def test_overlapping_classes_are_looked_at_one_by_one() -> None:
     found = [[50, 5], [5, 40]]
     first.validated(np.array([found, absent, found]))
     assert len(said) == 1
-    assert "never predicted so far: cell (25 % of the pixels)" in said[0]  # 30 of 45 + 30 + 45
+    assert "never predicted so far: cell (30 % of the pixels)" in said[0]  # 30 of 100

@@ -11,8 +11,8 @@ from pixelwise.cli.screen import Screen, counted
 from pixelwise.cli.showing import show_findings
 from pixelwise.cli.tables import fitted_facts
 from pixelwise.cli.tiling import warn_of_disk
-from pixelwise.cli.training import Order, check_settings
-from pixelwise.config import RunConfig, read_config
+from pixelwise.cli.training import Order, check_settings, stored_plan
+from pixelwise.config import RunConfig
 from pixelwise.models.registry import model_options
 from pixelwise.runtime import Runtime, memory_limit, prepare
 from pixelwise.training.distributed import Ranks
@@ -27,7 +27,7 @@ from pixelwise.training.fingerprint import MOST_READ, evenly
 from pixelwise.training.journal import read_journal
 from pixelwise.training.plan import Plan, make_plan
 from pixelwise.training.rules import PAYS, RULES
-from pixelwise.training.run import LOG, PLAN
+from pixelwise.training.run import LOG
 from pixelwise.training.setup import Parts, make_parts
 
 FILES = (
@@ -122,9 +122,9 @@ def show_preflight(found: Preflight, screen: Screen) -> None:
 
 def dry_run(order: Order, screen: Screen) -> None:
     """Say what a training would read, write and take; write nothing."""
-    stored = order.folder / PLAN
-    resumed = order.resume and stored.is_file()
-    found = preflight(read_config(stored) if resumed else order.asked, memory=None, screen=screen)
+    stored = stored_plan(order, screen)
+    resumed = stored is not None
+    found = preflight(stored or order.asked, memory=None, screen=screen)
     show_preflight(found, screen)
     split = found.draft.split
     read = f"{counted(len(split.train), 'image')} to train on, {counted(len(split.validation), 'image')} to validate"

@@ -101,6 +101,7 @@ def read_asked(config: Path | None, overrides: list[str], data: str | None) -> R
     are made absolute.
     """
     from pixelwise.config import read_config
+    from pixelwise.data.groups import TABLES
 
     lengths = [
         key for key in ("minutes", "epochs", "steps") if any(o.startswith(f"training.{key}=") for o in overrides)
@@ -116,6 +117,8 @@ def read_asked(config: Path | None, overrides: list[str], data: str | None) -> R
     paths: dict[str, dict[str, str]] = {}
     if data is not None:
         paths["data"] = {"path": str(Path(data).resolve())}
+    if Path(asked.data.groups).suffix.lower() in TABLES:
+        paths.setdefault("data", {})["groups"] = str(Path(asked.data.groups).resolve())
     if asked.model.encoder_weights not in ("", "imagenet"):
         paths["model"] = {"encoder_weights": str(Path(asked.model.encoder_weights).resolve())}
     return asked.with_values(paths)

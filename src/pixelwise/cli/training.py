@@ -36,7 +36,7 @@ from pixelwise.training.draft import Draft, draft_plan, split_rule, timed_plan
 from pixelwise.training.estimate import LONGEST_PROBE, Probe, fit_memory, probe_training, resume_advice
 from pixelwise.training.fingerprint import MOST_READ
 from pixelwise.training.journal import read_journal
-from pixelwise.training.plan import Plan, make_plan
+from pixelwise.training.plan import Plan, make_plan, reasons_that_hold
 from pixelwise.training.run import HARMLESS, LOG, PLAN, Score, Services, run
 from pixelwise.training.setup import Parts, check_network, make_parts
 from pixelwise.training.watch import FirstEpoch
@@ -78,7 +78,7 @@ def carry_out(order: Order, screen: Screen) -> bool:
 
 def _carry_out(order: Order, ranks: Ranks, screen: Screen) -> bool:
     # The settings.
-    stored = _stored_plan(order, screen)
+    stored = stored_plan(order, screen)
     asked = stored or order.asked
     check_settings(asked, resumed=stored is not None)
     runtime = prepare(asked.runtime)
@@ -101,6 +101,9 @@ def _carry_out(order: Order, ranks: Ranks, screen: Screen) -> bool:
     else:
         screen.say("measuring a step on this machine")
         parts, plan = _fitted(draft, order, runtime=runtime, ranks=ranks, screen=screen)
+    if order.reasons:
+        held = reasons_that_hold(order.reasons, plan, draft.facts, device=runtime.device.type)
+        plan = replace(plan, reasons={**held, **plan.reasons})
     _write_plan(plan, order, ranks)
     screen.say(runtime.describe(), *describe_plan(parts), f"run: {order.folder}")
     for line in doubts(parts):
@@ -140,7 +143,7 @@ def _held(folder: Path) -> Iterator[None]:
                     folder.rmdir()
 
 
-def _stored_plan(order: Order, screen: Screen) -> RunConfig | None:
+def stored_plan(order: Order, screen: Screen) -> RunConfig | None:
     """The plan of a run that is resumed, None for a new one; refuses typed settings that differ from it."""
     path = order.folder / PLAN
     if not order.resume or not path.is_file():
@@ -199,11 +202,12 @@ def _fitted(draft: Draft, order: Order, *, runtime: Runtime, ranks: Ranks, scree
         parts[:] = [make_parts(config, draft.dataset, split, runtime=runtime, ranks=ranks)]
         return probe_training(parts[0], seconds=LONGEST_PROBE if timed else 0.0, limit=limit)
 
+    alone = ranks.count == 1  # else a process that lowers something by itself would leave the others waiting for it
     fitted = fit_memory(
-        order.asked,
-        plan=lambda settled: make_plan(settled, draft.facts, device=runtime.device.type),
+        order.asked if alone else draft.plan.config,
+        plan=lambda settled: make_plan(settled, draft.facts, device=runtime.device.type) if alone else draft.plan,
         measure=measure,
-        limit=memory_limit(runtime.device) if ranks.count == 1 else None,
+        limit=memory_limit(runtime.device) if alone else None,
     )
     for key, why in fitted.lowered.items():
         screen.warn(f"{key}: {why}")
@@ -228,10 +232,10 @@ def _measure_tuning(parts: Parts) -> float:
 
 
 def _write_plan(plan: Plan, order: Order, ranks: Ranks) -> None:
-    """Keep the plan with its reasons; a plan that is run again keeps those that it has."""
+    """Keep the plan with its reasons."""
     path = order.folder / PLAN
     if ranks.writes and not (order.resume and path.is_file()):
-        write_text(path, replace(plan, reasons={**order.reasons, **plan.reasons}).to_toml())
+        write_text(path, plan.to_toml())
 
 
 def _both(*watchers: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:

@@ -87,9 +87,9 @@ def write_repaired(plan: RepairPlan, out: Path, watch: Watch = lambda entries, _
 @contextlib.contextmanager
 def _temporary_folder(out: Path) -> Iterator[Path]:
     folder = out.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{name_hash(out.name)}"
+    with system_refusals(out):
+        folder.mkdir(parents=True)
     try:
-        with system_refusals(out):
-            folder.mkdir(parents=True)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

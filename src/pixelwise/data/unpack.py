@@ -43,6 +43,7 @@ DAMAGE = (  # what the readers of archives raise for bytes that make no sense
     NotImplementedError,
     ValueError,
     OverflowError,
+    RecursionError,  # of a tar with thousands of headers that announce the next one
 )
 FETCH_AGAIN = "fetch it again, from its publisher"
 

@@ -178,7 +178,7 @@ class Fingerprint:
 def take_fingerprint(dataset: Dataset, training: Sequence[Sample], *, most: int = MOST_READ) -> Fingerprint:
     """The facts of a data set, from at most `most` of its training images, evenly chosen; 0: what the survey knows."""
     survey = dataset.survey
-    counted = max(1, sum(survey.pixels))
+    counted = max(1, survey.all_pixels - survey.void_pixels)
     surveyed = Fingerprint(
         layout=survey.layout,
         images=len(training),

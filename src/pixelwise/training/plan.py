@@ -90,6 +90,14 @@ def with_value(plan: RunConfig, key: str, value: Any) -> RunConfig:
     return plan.with_values({section: {name: value}})
 
 
+def reasons_that_hold(stored: Mapping[str, str], plan: Plan, facts: Fingerprint, *, device: str) -> dict[str, str]:
+    """Of the reasons of a stored plan those whose values the rules give for this data; a changed value has none."""
+    ruled = make_plan(RunConfig(), facts, device=device).config.model_dump()
+    kept = plan.config.model_dump()
+    keys = {key: key.partition(".")[::2] for key in stored}
+    return {key: stored[key] for key, (part, name) in keys.items() if kept[part].get(name) == ruled[part].get(name)}
+
+
 def stored_reasons(text: str) -> dict[str, str]:
     """The reasons that stand in a plan.toml, by section.key, so that a plan that is run again keeps them.
 

@@ -25,7 +25,7 @@ from pixelwise.bundle import Bundle, instances_of
 from pixelwise.data.fingerprints import data_fingerprint, image_fingerprints
 from pixelwise.data.loaders import training_batches
 from pixelwise.errors import TrainingError
-from pixelwise.files import LAST_FILE, MODEL_FILE, crash_point, remove_leftovers
+from pixelwise.files import LAST_FILE, MODEL_FILE, crash_point, name_hash, remove_leftovers
 from pixelwise.inference.predict import Predictor
 from pixelwise.training.distributed import Ranks
 from pixelwise.training.journal import Journal
@@ -169,9 +169,11 @@ def run_identity(parts: Parts) -> dict[str, str]:
         for key, value in values.items()
         if f"{section}.{key}" not in HARMLESS
     }
+    validating = "\n".join(sample.name for sample in parts.validation)
     return {
         **settings,
         "the data": f"{len(parts.dataset.samples)} images, {data_fingerprint(parts.dataset.samples)}",
+        "the split": f"{len(parts.validation)} images validate, {name_hash(validating)}",
         "pixelwise": __version__,
         "torch": torch.__version__,
         "the machine": f"{runtime.describe()} · {ranks.count} process(es)",

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pixelwise.config import TrainingConfig
 from pixelwise.errors import printable
+from pixelwise.metrics.confusion import pixels_counted
 from pixelwise.training.fingerprint import percent
 from pixelwise.training.rules import RARE, USUAL_RATE
 
@@ -59,13 +60,13 @@ def one_class_only(predicted_K: Pixels, true_K: Pixels, names: Sequence[str]) ->
     return said + "masks that do not belong to their images, or a learning rate that is too high or too low"
 
 
-def never_predicted(predicted_K: Pixels, true_K: Pixels, names: Sequence[str]) -> str:
-    """What to say where some classes of the truth are predicted nowhere; empty where none.
+def never_predicted(predicted_K: Pixels, true_K: Pixels, names: Sequence[str], *, pixels: int) -> str:
+    """What to say where some classes of the truth are predicted nowhere, of so many pixels; empty where none.
 
-    >>> never_predicted(np.array([90, 10, 0]), np.array([80, 10, 10]), ["a", "b", "c"])[:42]
+    >>> never_predicted(np.array([90, 10, 0]), np.array([80, 10, 10]), ["a", "b", "c"], pixels=100)[:42]
     'never predicted so far: c (10 % of the pix'
     """
-    total = max(1, int(true_K.sum()))
+    total = max(1, pixels)
     missed = [
         (name, int(true) / total)
         for name, predicted, true in zip(names, predicted_K, true_K, strict=True)
@@ -123,7 +124,7 @@ class FirstEpoch:
         overlapping = counts.ndim == 3
         predicted_K, true_K = _pixels(counts[:, :, 1], counts[:, 1]) if overlapping else _pixels(counts.T, counts)
         alone = "" if overlapping else one_class_only(predicted_K, true_K, self._names)
-        self._say(alone or never_predicted(predicted_K, true_K, self._names))
+        self._say(alone or never_predicted(predicted_K, true_K, self._names, pixels=pixels_counted(counts)))
 
     def _say(self, line: str) -> None:
         if line:
