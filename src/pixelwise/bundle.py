@@ -25,7 +25,6 @@ from pixelwise.models.registry import build_model
 from pixelwise.postprocess.instances import InstanceSettings
 from pixelwise.task import Task
 
-
 NECK = 0.7
 """Where objects without learned borders are cut before tuning: good for convex ones (see `split_by_distance`)."""
 

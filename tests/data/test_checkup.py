@@ -18,7 +18,7 @@ from pixelwise.data.checkup import MOST_CODES_KEPT, read_record, read_records
 from pixelwise.data.dataset import open_dataset
 from pixelwise.data.layouts import Sample, Source, find_samples, find_tolerantly
 from pixelwise.data.likeness import perceptual_hash
-from pixelwise.data.mask_coding import count_mask
+from pixelwise.data.mask_counts import count_mask
 from pixelwise.errors import DataError, UsageError
 
 
@@ -80,6 +80,19 @@ def test_what_is_no_file_is_a_finding(name: str, tmp_path: Path, monkeypatch: py
     assert record.mask.refused is not None
     assert not record.readable
     assert (record.height, record.sha256, record.perceptual_hash) == (0, "", None)
+
+
+def test_what_is_no_picture_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file of terabytes no hash is made; of a picture there is one."""
+    monkeypatch.setattr("pixelwise.data.checkup.file_hash", lambda path: pytest.fail(f"{path.name} was read"))
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        file.truncate(2**42)
+    source = Source(tmp_path / "huge.png")
+    record = read_record(Sample(name="a", image=source, masks=(source,)))
+    assert record.image.refused is not None
+    assert record.mask is not None
+    assert (record.sha256, record.mask.refused is None) == ("", False)
 
 
 def test_cmyk_in_tiff_is_refused_and_yet_known(tmp_path: Path) -> None:

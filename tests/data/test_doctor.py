@@ -16,7 +16,7 @@ from pixelwise.data.doctor import (
     gather,
 )
 from pixelwise.data.layouts import Sample, Source
-from pixelwise.data.mask_coding import MaskCount
+from pixelwise.data.mask_counts import MaskCount
 from pixelwise.data.masks import Coding
 from pixelwise.data.stored import ImageHeader
 from pixelwise.task import Task

@@ -206,6 +206,9 @@ def make_damaged() -> dict[str, bytes]:
         "html": b"<html></html>",
         "pickle": b"\x80\x04\x95",
         "half png": good[: len(good) // 2],
+        "png of a signature": good[:8],
+        "png without a header": good[:8] + chunk(b"IEND", b""),
+        "png with a short header": good[:8] + chunk(b"IHDR", b"\0" * 9) + chunk(b"IEND", b""),
         "flipped": good.replace(b"IDAT\x78", b"IDAT\x87"),
         "bomb": png(30000, 30000, 8, 2),
         "larger bomb": png(2**31 - 1, 2**31 - 1, 8, 0),
@@ -243,6 +246,14 @@ def test_truncated_files_never_give_pixels(tmp_path: Path) -> None:
         path.write_bytes(data[: len(data) * 2 // 3])
         with pytest.raises(ImageFileError):
             read_image(path)
+
+
+def test_a_png_that_was_cut_short_is_said_to_be(tmp_path: Path) -> None:
+    good = make_damaged()["flipped"]
+    for length in (8, 12, 20, 40, len(good) // 2, len(good) - 13):
+        (tmp_path / "a.png").write_bytes(good[:length])
+        with pytest.raises(ImageFileError, match=r"the file ends within a chunk, it was cut short"):
+            read_image(tmp_path / "a.png")
 
 
 def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_ambiguity_is_refused_with_both_files(tmp_path: Path, names: tuple[str, 
 
 def test_two_images_of_one_name_cannot_be_predicted(tmp_path: Path) -> None:
     grow(tmp_path, "s.png", "s.jpg")
-    with pytest.raises(DataError, match=r"s\.jpg and .*s\.png"):
+    with pytest.raises(DataError, match=r"images cannot be told apart by their names\n.*s\.jpg and .*s\.png"):
         find_images(tmp_path)
 
 

@@ -83,6 +83,18 @@ def test_stray_values_are_counted_with_the_classes_they_lie_near(tmp_path: Path)
         assert diagnosis.mends == "each taken for the nearest class"
 
 
+def test_a_mask_of_large_numbers_among_colours_is_the_one_that_is_wrong(tmp_path: Path) -> None:
+    draw_set(tmp_path, classes=3)
+    colours(tmp_path)
+    path = tmp_path / "masks" / "cells_001.png"
+    with Image.open(path) as picture:
+        red = np.array(picture)[..., 0]
+    Image.fromarray((red > 0).astype(np.uint16) * 300).save(path)
+    (error,) = examine_folder(tmp_path, MaskOptions()).of_severity("error")
+    assert (error.kind, error.finding.file, error.mends) == ("values that are no class", path, "")
+    assert error.finding.found.startswith("value 300 in ")
+
+
 def test_near_text_names_the_most_frequent_classes(clean: Path) -> None:
     meaning = examine_folder(clean, MaskOptions()).meaning
     assert meaning is not None

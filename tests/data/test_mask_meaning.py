@@ -179,7 +179,7 @@ def test_the_few_that_differ_do_not_decide() -> None:
     [
         ([mask({0: 9, 1: 5}), mask({0: 9, 255: 9})], ["binary", "colours", "instances"]),
         ([mask({0: 9, 3: 5, 6: 5})], ["colours", "instances"]),
-        ([mask({0: 9})], ["binary", "instances"]),
+        ([mask({0: 9})], []),
     ],
 )
 def test_what_can_be_declared_is_offered(records: list[MaskRecord], kinds: list[str]) -> None:

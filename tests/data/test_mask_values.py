@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from pixelwise.data.layouts import Source
-from pixelwise.data.mask_coding import count_mask
+from pixelwise.data.mask_counts import count_mask
 from pixelwise.data.mask_values import in_colours, read_values, solid_pixels
 from pixelwise.errors import ImageFileError
 

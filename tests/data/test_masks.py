@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelwise.data.layouts import Source
-from pixelwise.data.mask_coding import MaskOptions, count_mask, infer_coding
-from pixelwise.data.masks import Coding, read_mask, read_objects, run_unique
+from pixelwise.data.mask_coding import MaskOptions, infer_coding
+from pixelwise.data.mask_counts import count_mask
+from pixelwise.data.masks import Coding, read_mask, read_objects, run_unique, unknown_codes
 from pixelwise.data.targets import border_target
 from pixelwise.errors import DataError, PixelwiseError, UsageError
 from pixelwise.task import Task, distinct_colours
@@ -315,6 +316,37 @@ def test_numbers_that_count_objects_are_not_taken_for_classes(tmp_path: Path) ->
     refused(tmp_path, *masks, text="may be classes or objects")
     assert opened(tmp_path, *masks, masks="instances")[0].kind == "instances"
     assert len(opened(tmp_path, *masks, masks="index")[0].values) == 12
+
+
+@pytest.mark.parametrize("kind", ["auto", "binary", "index", "instances"])
+def test_one_value_in_all_masks_is_nothing_to_learn_unless_classes_are_named(tmp_path: Path, kind: str) -> None:
+    empty = np.zeros_like(INDEX)
+    refused(tmp_path, empty, empty, text=r"nothing to tell apart\n.*0\.png: the masks hold only \[0\]", masks=kind)
+    assert opened(tmp_path, empty, empty, masks=kind, classes=("ground", "cell"))[1].names == ("ground", "cell")
+
+
+@pytest.mark.parametrize("options", [{}, {"masks": "colours"}, {"masks": "instances", "border": 2}, {"layout": "voc"}])
+def test_no_masks_are_nothing_to_learn(options: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="nothing to tell apart") as caught:
+        infer([], **options)
+    assert caught.value.findings == ()
+
+
+@pytest.mark.parametrize(("dtype", "factor"), [(np.uint16, 300), (np.int64, -1)])
+def test_numbers_that_are_no_colour_beside_colours_are_named(tmp_path: Path, dtype: type, factor: int) -> None:
+    colours = [(save(tmp_path / f"{number}.png", COLOURS[INDEX]),) for number in range(2)]
+    numbers = save(tmp_path / "numbers.tif", (INDEX * np.array(factor)).astype(dtype))
+    with pytest.raises(DataError, match=rf"numbers\.tif: value {2 * factor} beside colours; rule: only colours"):
+        infer([*colours, (numbers,)])
+    assert infer(colours)[0].kind == "colours"
+
+
+def test_shares_of_strays_are_plain_numbers() -> None:
+    coding = Coding(kind="index", values=(0, 1, 2))
+    for pixels, share in ((1000, "100 %"), (996, "100 %"), (130, "13 %"), (9, "0.9 %")):
+        finding = unknown_codes(Path("a.png"), coding, {0: 1000 - pixels, 7: pixels})
+        assert finding is not None
+        assert finding.found == f"value 7 in {pixels} pixels ({share})"
 
 
 def test_a_foreign_value_is_named_when_read(tmp_path: Path) -> None:

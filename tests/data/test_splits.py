@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pixelwise.data.folder_words import Split
 from pixelwise.data.groups import find_groups
 from pixelwise.data.layouts import Sample, Source, find_samples
-from pixelwise.data.mask_coding import count_mask
+from pixelwise.data.mask_counts import count_mask
 from pixelwise.data.splits import SplitResult, SplitRule, make_split, split_samples
 from pixelwise.errors import DataError, UsageError
 

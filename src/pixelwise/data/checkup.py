@@ -28,7 +28,7 @@ from pixelwise.data.folder_words import Split
 from pixelwise.data.images import read_header, read_image
 from pixelwise.data.layouts import Sample, Source
 from pixelwise.data.likeness import perceptual_hash
-from pixelwise.data.mask_coding import MaskCount
+from pixelwise.data.mask_counts import MaskCount
 from pixelwise.data.mask_values import MaskValues, read_values, solid_pixels
 from pixelwise.data.masks import run_unique
 from pixelwise.data.stored import ImageHeader
@@ -49,7 +49,7 @@ class ImageRecord:
     """What is known of one image after reading it.
 
     header             None where it cannot be read
-    sha256             of the bytes of the file; empty where it cannot be opened
+    sha256             of the bytes of the file; empty where it cannot be read
     perceptual_hash    64 bits of what it looks like; None where it shows too little
     lowest, highest    of its values
     grey               all channels are equal, or there is one
@@ -212,7 +212,7 @@ def _refused_image(source: Source, form: FileForm, refused: Finding) -> tuple[Im
     """An image that training cannot read; known all the same where only its colours are those of a printer."""
     image_HWC = read_cmyk(source.path) if form.cmyk and source.page is None else None
     if image_HWC is None:
-        return ImageRecord(form=form, sha256=_hash(source.path), refused=refused), None
+        return ImageRecord(form=form, refused=refused), None  # without a hash: it may be a file without an end
     height, width, channels = image_HWC.shape
     header = ImageHeader(height=height, width=width, channels=channels, dtype="uint8")
     return replace(_image_record(source, form, header, image_HWC), refused=refused), image_HWC

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from pixelwise.data.doctor import Evidence, examine, gather
 from pixelwise.data.images import read_header, read_image
 from pixelwise.data.layouts import Folder, Sample, find_samples
-from pixelwise.data.mask_coding import MaskCount, MaskOptions, check_codes, count_mask, infer_coding
+from pixelwise.data.mask_coding import MaskOptions, check_codes, infer_coding
+from pixelwise.data.mask_counts import MaskCount, count_mask
 from pixelwise.data.masks import Coding, MaskKind, class_pixels, read_mask, read_objects
 from pixelwise.data.stored import ImageHeader
 from pixelwise.data.survey import Survey, make_survey

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pixelwise.data.layouts import Sample
-from pixelwise.data.mask_coding import MaskCount
+from pixelwise.data.mask_counts import MaskCount
 from pixelwise.data.masks import Coding
 from pixelwise.data.stored import ImageHeader
 from pixelwise.errors import Finding

@@ -65,7 +65,7 @@ def find_samples(path: Path) -> Folder:
     Raises UsageError where there is nothing at `path`, and DataError with a Finding for every image without mask, mask
     without image, name that two files share, and mask that could belong to two images.
     """
-    return _faultless(*find_tolerantly(path))
+    return _faultless(*find_tolerantly(path), summary="images and masks cannot be paired")
 
 
 def find_tolerantly(path: Path) -> tuple[Folder, list[Finding]]:
@@ -97,7 +97,8 @@ def find_images(path: Path) -> Folder:
         samples += _pages(Sample(name=name, image=Source(image.path), split=image.split), [])
     image_folders = {image.path.parent for image in found.images}
     beside = [(mask.path, "the mask of an image") for mask in found.masks if mask.path.parent in image_folders]
-    return _faultless(*_folder(path, replace(found, skipped=[*found.skipped, *beside]), samples, []))
+    folder, problems = _folder(path, replace(found, skipped=[*found.skipped, *beside]), samples, [])
+    return _faultless(folder, problems, summary="images cannot be told apart by their names")
 
 
 # Pairing
@@ -225,7 +226,7 @@ def _shared_name(name: str, same: Sequence[Sample]) -> Finding:
     return Finding(file=same[0].image.path, found=text, rule=rule, fix="rename or remove one of them")
 
 
-def _faultless(folder: Folder, problems: Sequence[Finding]) -> Folder:
+def _faultless(folder: Folder, problems: Sequence[Finding], *, summary: str) -> Folder:
     if problems:
-        raise DataError(f"{printable(folder.path)}: images and masks cannot be paired", problems)
+        raise DataError(f"{printable(folder.path)}: {summary}", problems)
     return folder

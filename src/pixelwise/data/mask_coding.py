@@ -1,10 +1,10 @@
 """What the values in the masks of a folder mean, inferred from all of them, or refused with the reason.
 
-The pixels are counted per value once, file by file (`count_mask`). From the counts follows a Coding and a Task
+The pixels are counted per value once, file by file (`mask_counts`). From the counts follows a Coding and a Task
 (`infer_coding`): numbers 0, 1, 2 ... are classes; 0 and 255 are background and foreground; numbers too large for
 classes are objects; colours are classes in the order black first, then by their number. 255 is void, unless told or
-known otherwise. Gaps, numbers from 1, single values, smoothed edges and mixed codings are refused: each of them is
-more often an accident than a wish, and each can be declared.
+known otherwise. Gaps, numbers from 1, smoothed edges and mixed codings are refused: each of them is more often an
+accident than a wish, and each can be declared. So is one single value, unless the classes are named.
 
 Where the borders between objects are to be learned, all numbers and colours but 0 are objects.
 """
@@ -17,11 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from pixelwise.data.images import read_stored
 from pixelwise.data.known_classes import KNOWN_CLASSES, KnownClasses
-from pixelwise.data.layouts import Source
-from pixelwise.data.masks import Codes, Coding, MaskKind, code_text, codes_of, read_codes, run_unique, unknown_codes
-from pixelwise.data.stored import Stored, refusal
+from pixelwise.data.mask_counts import MaskCount, count_in_colours
+from pixelwise.data.masks import WHITE, Coding, MaskKind, code_text, unknown_codes
+from pixelwise.data.stored import refusal
 from pixelwise.data.targets import TargetForm
 from pixelwise.errors import DataError, Finding, UsageError
 from pixelwise.task import VOID, Colour, Task, distinct_colours
@@ -30,30 +29,8 @@ TWO_CLASSES = ("background", "foreground")
 BORDER = "border"
 BORDER_CLASSES = ("background", "object")
 MOST_COLOURS = 64
-MOST_DISTINCT = 2**16
 SMOOTH_SHARE = 0.8
 MOST_SURE_CLASSES = 8
-NAME_THEM = "name all classes in the order of their values with data.classes, or correct the masks"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaskCount:
-    """How many pixels of the mask of one image have which code.
-
-    path      the mask, or the first of its files
-    counts    pixels per code: numbers, or colours 0xRRGGBB where `colours`
-    palette   RGB per index, of a palette file
-    objects   files of one object each; 0 for an ordinary mask
-    """
-
-    path: Path
-    height: int
-    width: int
-    dtype: str
-    counts: dict[int, int]
-    colours: bool = False
-    palette: tuple[Colour, ...] = ()
-    objects: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,28 +66,20 @@ class MaskOptions:
         return "instances"
 
 
-def count_mask(sources: Sequence[Source], kind: str) -> MaskCount:
-    """Read the mask of one image and count its codes; raises ImageFileError where it holds no codes."""
-    path = sources[0].path
-    if len(sources) > 1:
-        codes_HW = read_codes(sources, "instances" if kind == "auto" else kind)
-        return _counted(path, codes_HW, _Style(objects=len(sources)))
-    stored = read_stored(path, page=sources[0].page)
-    colours = kind == "colours" or (kind == "auto" and _is_coloured(stored))
-    codes_HW = codes_of(stored, path, "colours" if colours else kind)
-    palette: tuple[Colour, ...] = ()
-    if stored.palette is not None and not colours:
-        palette = tuple((int(r), int(g), int(b)) for r, g, b in stored.palette)
-    return _counted(path, codes_HW, _Style(str(stored.pixels_HWC.dtype), colours, palette))
-
-
 def infer_coding(masks: Sequence[MaskCount], options: MaskOptions) -> tuple[Coding, Task]:
-    """The coding of all masks of a folder, and the task; raises DataError with a finding per file that contradicts."""
+    """The coding of all masks of a folder, and the task.
+
+    Raises DataError with a finding per file that contradicts; and for no masks, or for one value in all of them unless
+    the classes are named.
+    """
+    values = _values(masks) - {options.ignore_index}
+    if not masks or (len(values) < 2 and not options.classes):
+        raise _nothing_to_tell_apart(masks, values - {VOID})
     if options.border:
         return _border_coding(masks, options)
     known = None if options.classes else KNOWN_CLASSES.get(options.layout)
     if options.masks == "colours" or any(mask.colours for mask in masks):
-        return _colour_coding([_in_colours(mask) for mask in masks], options, known)
+        return _colour_coding([count_in_colours(mask) for mask in masks], options, known)
     if options.masks != "instances":
         _check_palettes(masks)
     if known is not None:
@@ -128,55 +97,7 @@ def check_codes(masks: Iterable[MaskCount], coding: Coding) -> None:
         raise DataError(f"values that are no class, in {len(problems)} of the masks", problems)
 
 
-# Counting
-
-
-@dataclass(frozen=True, slots=True)
-class _Style:
-    """What a MaskCount says beside the counts."""
-
-    dtype: str = "uint8"
-    colours: bool = False
-    palette: tuple[Colour, ...] = ()
-    objects: int = 0
-
-
-def _counted(path: Path, codes_HW: Codes, style: _Style) -> MaskCount:
-    distinct, _, counts = run_unique(codes_HW)
-    if len(distinct) > MOST_DISTINCT:
-        found = f"{len(distinct)} different values in {codes_HW.size} pixels"
-        raise refusal(path, found=found, rule="a mask has few values, in areas", fix="is it an image?")
-    return MaskCount(
-        path=path,
-        height=codes_HW.shape[0],
-        width=codes_HW.shape[1],
-        dtype=style.dtype,
-        counts=dict(zip(distinct.tolist(), counts.tolist(), strict=True)),
-        colours=style.colours,
-        palette=style.palette,
-        objects=style.objects,
-    )
-
-
-def _is_coloured(stored: Stored) -> bool:
-    pixels_HWC = stored.pixels_HWC
-    if pixels_HWC.shape[2] != 3:
-        return False
-    return bool((pixels_HWC != pixels_HWC[..., :1]).any())
-
-
-def _in_colours(mask: MaskCount) -> MaskCount:
-    """The counts of a grey or palette mask as those of colours, beside masks that are in colours."""
-    if mask.colours:
-        return mask
-    counts: Counter[int] = Counter()
-    for code, pixels in mask.counts.items():
-        red, green, blue = mask.palette[code] if mask.palette else (code, code, code)
-        if not 0 <= red <= 255:
-            found = f"value {code} beside masks in colours"
-            raise refusal(mask.path, found=found, rule="all masks of a folder alike", fix="save them in one way")
-        counts[red << 16 | green << 8 | blue] += pixels
-    return replace(mask, counts=dict(counts), colours=True, palette=())
+# Numbers
 
 
 def _check_palettes(masks: Sequence[MaskCount]) -> None:
@@ -192,9 +113,6 @@ def _check_palettes(masks: Sequence[MaskCount]) -> None:
                 problems.append(Finding(file=mask.path, found=found, rule="one palette for all masks", fix=fix))
     if problems:
         raise DataError("the palettes of the masks differ", problems)
-
-
-# Numbers
 
 
 def _number_coding(masks: Sequence[MaskCount], options: MaskOptions) -> Coding:
@@ -257,9 +175,7 @@ def _inferred_index(masks: Sequence[MaskCount], classes: set[int], options: Mask
             _check_not_objects(masks, len(classes))
         return Coding(kind="index", values=without_gap, void=(void,))
     if len(classes) < 2:
-        found = f"the masks hold only {sorted(classes) or 'void'}"
-        finding = Finding(file=masks[0].path, found=found, rule="at least two classes", fix=NAME_THEM)
-        raise DataError("there is nothing to tell apart", [finding])
+        raise _nothing_to_tell_apart(masks, classes)
     if classes == set(range(1, len(classes) + 1)):
         found = f"values 1 to {len(classes)} and no 0 in all masks together"
         fix = f"name the {len(classes)} classes with data.classes; if 0 is a class too, name {len(classes) + 1}"
@@ -269,6 +185,13 @@ def _inferred_index(masks: Sequence[MaskCount], classes: set[int], options: Mask
     run = next(count for count in range(len(classes) + 1) if first + count not in classes)
     expected = Coding(kind="index", values=tuple(range(first, first + max(2, run))), void=(void,))
     return _smoothed_or_else(masks, expected)
+
+
+def _nothing_to_tell_apart(masks: Sequence[MaskCount], values: set[int]) -> DataError:
+    found = f"the masks hold only {sorted(values) or 'void'}"
+    fix = "name all classes in the order of their values with data.classes, or correct the masks"
+    findings = [Finding(file=mask.path, found=found, rule="at least two classes", fix=fix) for mask in masks[:1]]
+    return DataError("there is nothing to tell apart", findings)
 
 
 def _check_not_objects(masks: Sequence[MaskCount], count: int) -> None:
@@ -328,6 +251,7 @@ def _colour_coding(masks: Sequence[MaskCount], options: MaskOptions, known: Know
         coloured = next(mask for mask in masks if mask.colours)
         rule = f"numbers, for masks of kind {options.masks}"
         raise refusal(coloured.path, found="a mask in colours", rule=rule, fix="set data.masks=colours")
+    _check_eight_bits(masks)
     values = _values(masks)
     if known is not None and values <= {*map(_packed, known.colours), _packed(known.void_colour)}:
         coding = _colours(map(_packed, known.colours), void=[_packed(known.void_colour)])
@@ -339,6 +263,18 @@ def _colour_coding(masks: Sequence[MaskCount], options: MaskOptions, known: Know
     _check_colours(masks, values, options)
     names = options.classes or tuple(code_text(code, "colours") for code in sorted(values))
     return coding, Task(names=names, colours=tuple(map(_unpacked, sorted(values))), ignore_index=VOID)
+
+
+def _check_eight_bits(masks: Sequence[MaskCount]) -> None:
+    """Refuse numbers that are no grey of 8 bits, beside masks in colours."""
+    rule, fix = "only colours of 8 bits, as all masks of a folder alike", "save the masks in one way"
+    problems = []
+    for mask in masks:
+        strays = [code for code in mask.counts if not 0 <= code <= WHITE]
+        found = f"value {code_text(max(strays, key=abs, default=0), 'colours')} beside colours"
+        problems += [Finding(file=mask.path, found=found, rule=rule, fix=fix)] if strays else []
+    if problems:
+        raise DataError("numbers beside masks in colours", problems)
 
 
 def _check_colours(masks: Sequence[MaskCount], values: set[int], options: MaskOptions) -> None:

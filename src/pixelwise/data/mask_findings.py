@@ -78,7 +78,9 @@ def class_counts(mask: MaskRecord, meaning: Meaning) -> dict[int, int]:
     for index, pixels in zip(classes, mask.pixels.tolist(), strict=True):
         if index >= -1:
             counts[index] += pixels
-    return dict(counts)
+    if meaning.coding.kind == "instances":  # of very many objects the record keeps the largest
+        counts[1] += mask.height * mask.width - int(mask.pixels.sum())
+    return {index: pixels for index, pixels in counts.items() if pixels}
 
 
 def evidence_of(record: Record) -> Evidence:

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.checkup import MaskRecord
-from pixelwise.data.mask_coding import TWO_CLASSES, MaskCount, MaskOptions, infer_coding
+from pixelwise.data.mask_coding import TWO_CLASSES, MaskOptions, infer_coding
+from pixelwise.data.mask_counts import MaskCount
 from pixelwise.data.mask_values import in_colours
 from pixelwise.data.masks import KINDS, Codes, Coding, MaskKind
 from pixelwise.errors import DataError, Finding, UsageError

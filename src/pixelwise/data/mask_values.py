@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pixelwise.data.file_form import LOSSY, FileForm, read_alpha, read_form
 from pixelwise.data.images import read_stored
 from pixelwise.data.layouts import Source
-from pixelwise.data.masks import Codes, codes_of, read_codes
+from pixelwise.data.masks import GREY, Codes, codes_of, read_codes
 from pixelwise.data.stored import Stored, refusal
 from pixelwise.errors import Finding, ImageFileError
 from pixelwise.task import Colour
@@ -70,7 +70,7 @@ def read_values(sources: Sequence[Source], kind: str) -> MaskValues:
 
 
 def in_colours(codes: Codes, palette: Sequence[Colour]) -> Codes:
-    """Palette indices, or grey values, as colours 0xRRGGBB; -1 stays.
+    """Palette indices, or grey values, as colours 0xRRGGBB; -1 stays, and what 8 bits cannot hold becomes no colour.
 
     >>> in_colours(np.array([0, 1]), [(0, 0, 0), (255, 0, 0)]).tolist() == [0, 0xFF0000]
     True
@@ -78,7 +78,7 @@ def in_colours(codes: Codes, palette: Sequence[Colour]) -> Codes:
     if palette:
         table = np.array([red << 16 | green << 8 | blue for red, green, blue in palette], np.int64)
         return table[codes]
-    return np.where(codes >= 0, codes * 0x010101, codes)
+    return np.where(codes >= 0, codes * GREY, codes)
 
 
 def solid_pixels(codes_HW: Codes) -> NDArray[np.bool_]:

@@ -32,6 +32,7 @@ MaskKind = Literal["index", "binary", "colours", "instances"]
 KINDS: tuple[MaskKind, ...] = ("index", "binary", "colours", "instances")
 Codes = NDArray[np.int64]
 VALUES_NAMED = 8
+GREY, WHITE = 0x010101, 0xFFFFFF  # the colours of the grey levels 1 and 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,10 +161,10 @@ def unknown_codes(path: Path, coding: Coding, counts: dict[int, int]) -> Finding
     if not strays:
         return None
     total = sum(strays.values())
-    share = 100 * total / max(1, sum(counts.values()))
+    share = float(f"{100 * total / max(1, sum(counts.values())):.2g}")
     shown = ", ".join(code_text(code, coding.kind) for code in sorted(strays)[:VALUES_NAMED])
     more = f" and {len(strays) - VALUES_NAMED} more" if len(strays) > VALUES_NAMED else ""
-    found = f"{'value' if len(strays) == 1 else 'values'} {shown}{more} in {total} pixels ({share:.2g} %)"
+    found = f"{'value' if len(strays) == 1 else 'values'} {shown}{more} in {total} pixels ({share:g} %)"
     rule = "only " + coding_text(coding)
     fix = "save the mask losslessly and unsmoothed; else name all classes (data.classes) or the kind (data.masks)"
     return Finding(file=path, found=found, rule=rule, fix=fix)
@@ -179,8 +180,14 @@ def coding_text(coding: Coding) -> str:
 
 
 def code_text(code: int, kind: str) -> str:
-    """A code as a person writes it: a number or `#rrggbb`."""
-    return f"#{code:06x}" if kind == "colours" else str(code)
+    """A code as a person writes it: a number or `#rrggbb`; of a grey that no colour has, its number.
+
+    >>> code_text(0xFF0000, "colours"), code_text(300 * GREY, "colours"), code_text(3, "index")
+    ('#ff0000', '300', '3')
+    """
+    if kind != "colours":
+        return str(code)
+    return f"#{code:06x}" if 0 <= code <= WHITE else str(code if code < 0 else code // GREY)
 
 
 def read_codes(sources: Sequence[Source], kind: str) -> Codes:

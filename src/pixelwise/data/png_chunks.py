@@ -30,7 +30,7 @@ class PngFacts:
 
 
 def read_png_facts(path: Path) -> PngFacts:
-    """Walk through the chunks of a PNG; raises ValueError or struct.error where they are damaged.
+    """Walk through the chunks of a PNG; raises ValueError where they are damaged.
 
     The orientation is that of an eXIf chunk, wherever it stands; 1 without one.
     """
@@ -38,11 +38,13 @@ def read_png_facts(path: Path) -> PngFacts:
     with path.open("rb") as file:
         for kind, length in _chunks(file):
             if kind == b"IHDR":
-                header = file.read(13)
+                header = _read(file, 13)
             elif kind == b"acTL":
-                frames = struct.unpack(">I", file.read(4))[0]
+                frames = struct.unpack(">I", _read(file, 4))[0]
             elif kind == b"eXIf" and length <= LONGEST_EXIF:
                 orientation = _orientation(file.read(length))
+    if len(header) < 13:
+        raise ValueError("the PNG has no header")
     width, height, bits, colour_type = struct.unpack(">IIBB", header[:10])
     if colour_type not in SAMPLES:
         raise ValueError(f"the PNG header names colour type {colour_type}, which does not exist")
@@ -61,7 +63,7 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
     position = len(SIGNATURE)
     for _ in range(MOST_CHUNKS):
         file.seek(position)
-        length, kind = struct.unpack(">I4s", file.read(8))
+        length, kind = struct.unpack(">I4s", _read(file, 8))
         if not kind.isalpha():
             raise ValueError("a chunk of the PNG is damaged")
         yield kind, length
@@ -69,6 +71,13 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
         if kind == b"IEND":
             return
     raise ValueError(f"the PNG has more than {MOST_CHUNKS} chunks")
+
+
+def _read(file: BinaryIO, length: int) -> bytes:
+    data = file.read(length)
+    if len(data) < length:
+        raise ValueError("the file ends within a chunk, it was cut short")
+    return data
 
 
 def _orientation(data: bytes) -> int:
