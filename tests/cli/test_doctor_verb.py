@@ -11,10 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from pixelwise.cli.doctor import STRIDE
 from pixelwise.cli.main import main
+from pixelwise.config import ModelConfig
 from pixelwise.data.synthetic import write_data_set
+from pixelwise.models.registry import build_model
 
 
 def command(*arguments: str) -> int:
@@ -63,7 +67,7 @@ def test_noise_is_shown_once_for_all_files_and_mended(cells: Path, capsys: pytes
     assert "near 0 (background)" in " ".join(shown.split())
     assert shown.rstrip().endswith("next: pixelwise doctor cells --fix cells-repaired")
 
-    assert command("doctor", "cells", "--fix", "cells-repaired") == 3
+    assert command("doctor", "cells", "--fix", "cells-repaired") == 0
     shown = capsys.readouterr().out
     assert "5 pairs written, 5 of them repaired; it opens as it should" in shown
     assert "stray pixels became foreground, the nearest class" in shown
@@ -91,7 +95,7 @@ def test_two_meanings_are_offered_with_their_commands(cells: Path, capsys: pytes
     assert command("doctor", "cells", "--fix", "out") == 2
     assert "what the masks mean is not clear" in capsys.readouterr().err
     assert not Path("out").exists()
-    assert command("doctor", "cells", "--masks", "binary", "--fix", "out") == 3
+    assert command("doctor", "cells", "--masks", "binary", "--fix", "out") == 0
     assert command("doctor", "out") == 0
 
 
@@ -102,6 +106,13 @@ def test_names_are_kept_in_the_commands(cells: Path, capsys: pytest.CaptureFixtu
     assert """pixelwise train 'my out' 'data.classes=["ground","big cell"]'""" in shown
     assert command("doctor", "cells", "--classes", "ground,cell") == 0
     assert """next: pixelwise train cells 'data.classes=["ground","cell"]'""" in capsys.readouterr().out
+
+
+def test_objects_are_measured_against_the_network_that_a_training_takes() -> None:
+    settings = ModelConfig()
+    with torch.device("meta"):
+        network = build_model(settings.name, in_channels=1, classes=2, options=settings.options)
+    assert network.stride == STRIDE
 
 
 def test_json(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +134,7 @@ def test_json(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert any(finding["file"].endswith("pipe.png") for finding in value["findings"])
     assert "noise of JPEG" in shown.err
 
-    assert command("doctor", "cells", "--json", "--fix", "out") == 3
+    assert command("doctor", "cells", "--json", "--fix", "out") == 0
     assert json.loads(capsys.readouterr().out)["written"] == "out"
 
 

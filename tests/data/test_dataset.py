@@ -86,6 +86,18 @@ def test_a_stored_coding_reads_another_folder(tmp_path: Path) -> None:
     assert [finding.file.name for finding in caught.value.findings] == ["c.png", "d.png"]
 
 
+def test_a_foreground_of_255_is_not_the_void_of_a_model(tmp_path: Path) -> None:
+    binary = fill(tmp_path / "two", {"a": mask_of(0, 255), "b": mask_of(0)})
+    numbered = open_dataset(fill(tmp_path / "one", {"a": mask_of(0, 1), "b": mask_of(1, 255)}))
+    with pytest.raises(DataError, match=r"the values 0 and 255 alone; rule: 0, 1, and 255 for void"):
+        open_like(binary, task=numbered.task, coding=numbered.coding)
+    objects = open_dataset(fill(tmp_path / "three", {"a": mask_of(0, 1, 2)}), masks="instances")
+    with pytest.raises(DataError, match="a number, a colour or a file for each object"):
+        open_like(binary, task=objects.task, coding=objects.coding)
+    some_void = fill(tmp_path / "four", {"a": mask_of(0, 1), "b": mask_of(0, 255)})
+    assert open_like(some_void, task=numbered.task, coding=numbered.coding).survey.void_pixels > 0
+
+
 def test_no_masks_and_no_such_kind(tmp_path: Path) -> None:
     fill(tmp_path, {"a": mask_of(0, 1)})
     with pytest.raises(DataError, match="1 images but no masks"):

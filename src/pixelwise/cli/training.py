@@ -101,6 +101,8 @@ def _carry_out(order: Order, ranks: Ranks, screen: Screen) -> bool:
     else:
         screen.say("measuring a step on this machine")
         parts, plan = _fitted(draft, order, runtime=runtime, ranks=ranks, screen=screen)
+    first = FirstEpoch(draft.dataset.task.names, parts.job.settings, images=len(training), warn=screen.warn)
+    score = score_on(validation, draft.dataset, ranks, seen=first.validated)  # reads every validation image once
     if order.reasons:
         held = reasons_that_hold(order.reasons, plan, draft.facts, device=runtime.device.type)
         plan = replace(plan, reasons={**held, **plan.reasons})
@@ -111,8 +113,6 @@ def _carry_out(order: Order, ranks: Ranks, screen: Screen) -> bool:
 
     # The training.
     steps_done = len([row for row in read_journal(order.folder / LOG) if "loss" in row])
-    first = FirstEpoch(draft.dataset.task.names, parts.job.settings, images=len(training), warn=screen.warn)
-    score = score_on(validation, draft.dataset, ranks, seen=first.validated)
     with (
         screen.training(parts.plan.training.steps or 0, steps_done) as bar,
         memory_refusals(resume_advice(parts.plan, order.folder.name)),

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pixelwise.data.doctor import Evidence, examine, gather
 from pixelwise.data.images import read_header, read_image
 from pixelwise.data.layouts import Folder, Sample, find_samples
-from pixelwise.data.mask_coding import MaskOptions, check_codes, infer_coding
+from pixelwise.data.mask_coding import MaskOptions, check_codes, check_same_meaning, infer_coding
 from pixelwise.data.mask_counts import MaskCount, count_mask
 from pixelwise.data.masks import Coding, MaskKind, class_pixels, read_mask, read_objects
 from pixelwise.data.stored import ImageHeader
@@ -102,11 +102,13 @@ def open_dataset(
 def open_like(path: Path, *, task: Task, coding: Coding) -> Dataset:
     """Open a folder whose masks must follow the coding and the classes of a model.
 
-    Raises DataError naming every mask with other values, and everything that `open_dataset` refuses.
+    Raises DataError naming every mask with other values, for masks that cannot be meant so, and for everything that
+    `open_dataset` refuses.
     """
     folder, samples = _with_masks(path)
     headers, counts = _read_all(path, samples, coding.kind)
     check_codes(counts, coding)
+    check_same_meaning(counts, coding)
     return _checked(folder, headers, counts, coding, task)
 
 

@@ -19,7 +19,7 @@ from typing import Literal
 
 from pixelwise.data.known_classes import KNOWN_CLASSES, KnownClasses
 from pixelwise.data.mask_counts import MaskCount, count_in_colours
-from pixelwise.data.masks import WHITE, Coding, MaskKind, code_text, unknown_codes
+from pixelwise.data.masks import WHITE, Coding, MaskKind, code_text, coding_text, unknown_codes
 from pixelwise.data.stored import refusal
 from pixelwise.data.targets import TargetForm
 from pixelwise.errors import DataError, Finding, UsageError
@@ -216,6 +216,23 @@ def _smoothed_or_else(masks: Sequence[MaskCount], expected: Coding) -> Coding:
 
 
 # Objects and their borders
+
+
+def check_same_meaning(masks: Sequence[MaskCount], coding: Coding) -> None:
+    """Refuse masks that a model's coding reads without an error, and yet not as they are meant.
+
+    Masks of 0 and 255 alone say foreground with 255: no void, where the model numbers its classes, and no single
+    object, where it tells objects apart.
+    """
+    if _values(masks) != {0, VOID} or any(mask.objects for mask in masks):
+        return
+    found, where = "the values 0 and 255 alone", "as in the masks of the training"
+    if coding.kind == "index" and VOID in coding.void_codes():
+        fix = "save the foreground of these masks as its class number"
+        raise refusal(masks[0].path, found=found, rule=f"{coding_text(coding)}, {where}", fix=fix)
+    if coding.kind == "instances":
+        rule = f"a number, a colour or a file for each object, {where}"
+        raise refusal(masks[0].path, found=found, rule=rule, fix="number the objects, or evaluate a model of classes")
 
 
 def _border_coding(masks: Sequence[MaskCount], options: MaskOptions) -> tuple[Coding, Task]:
