@@ -115,6 +115,14 @@ def test_objects_are_measured_against_the_network_that_a_training_takes() -> Non
     assert network.stride == STRIDE
 
 
+def test_every_class_that_is_absent_is_named(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path, mask in masks(cells):
+        Image.fromarray(mask).save(path)
+    assert command("doctor", "cells", "--masks", "index", "--classes", "ground,cell,rod,disc") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "no pixel of class rod; no pixel of class disc" in shown
+
+
 def test_json(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     in_jpeg(cells)
     os.mkfifo(cells / "images" / "pipe.png")

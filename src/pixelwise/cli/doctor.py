@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pixelwise.data.examination import Examination
     from pixelwise.data.repair import Written
 
-FILES_SHOWN = 3
+FILES_SHOWN, FOUND_SHOWN = 3, 12
 MEANINGS = {
     "index": "each number is a class",
     "binary": "background and foreground",
@@ -115,9 +115,7 @@ def say_diagnoses(examination: Examination, screen: Screen) -> None:
         for group in groups:
             finding = group[0].finding
             mends = f"--fix: {group[0].mends}; or " if group[0].mends else ""
-            facts = {"  found": finding.found, "  rule": finding.rule, "  fix": mends + finding.fix}
-            if len(group) > 1:
-                facts["  found"] += f" (in {printable(finding.file.name)})"
+            facts = {"  found": found_in(group), "  rule": finding.rule, "  fix": mends + finding.fix}
             screen.say(f"{group[0].kind}: {where(group, examination.folder.path)}", *fitted_facts(facts))
 
 
@@ -128,6 +126,18 @@ def grouped(diagnoses: Sequence[Diagnosis]) -> list[list[Diagnosis]]:
         key = diagnosis.kind, diagnosis.finding.rule, bool(diagnosis.mends)
         groups.setdefault(key, []).append(diagnosis)
     return list(groups.values())
+
+
+def found_in(group: Sequence[Diagnosis]) -> str:
+    """What was found: all of it, where it is in one file, else that in the first of the files."""
+    first = group[0].finding
+    if len(group) == 1:
+        return first.found
+    if len({diagnosis.finding.file for diagnosis in group}) > 1:
+        return f"{first.found} (in {printable(first.file.name)})"
+    found = list(dict.fromkeys(diagnosis.finding.found for diagnosis in group))
+    more = f"; and {len(found) - FOUND_SHOWN} more" if len(found) > FOUND_SHOWN else ""
+    return "; ".join(found[:FOUND_SHOWN]) + more
 
 
 def where(group: Sequence[Diagnosis], root: Path) -> str:
