@@ -261,7 +261,7 @@ def test_a_mask_is_refused_and_mended_where_it_can_be(name: str, corpus: Path, r
     assert expected.accepted or name in trained.err  # masks from 1 are wrong together, not one by one
     assert no_runs()
 
-    assert run("doctor", "data", "--fix", "copy").code == 3
+    assert run("doctor", "data", "--fix", "copy").code == (3 if expected.mended is None else 0)
     copy = open_dataset(Path("copy"))
     mended = [sample for sample in copy.samples if sample.name == f"train/{image.stem}"]
     assert len(mended) == (expected.mended is not None)
