@@ -29,7 +29,7 @@ from pixelwise.data.synthetic import Cells, draw_cells
 DRAWN = 200
 FAST_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 DOCTOR = ("-m", "pixelwise", "doctor", "--json")
-IMPORT = ("-c", "from pixelwise.cli.doctor import default_stride as d; import pixelwise.data.examination; d()")
+IMPORT = ("-c", "import pixelwise.cli.doctor, pixelwise.data.examination")
 
 
 @dataclass(frozen=True)
