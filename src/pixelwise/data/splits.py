@@ -183,9 +183,11 @@ class _Part:
     presence: Counter[int] = field(default_factory=Counter)
 
     def need(self, index: int) -> float:
+        """How many more samples of a class it should get."""
         return self.wanted[index] - self.presence[index]
 
     def take(self, unit: _Unit) -> None:
+        """Give it a unit."""
         self.units.append(unit)
         self.presence.update(unit.presence)
 
