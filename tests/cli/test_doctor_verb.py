@@ -123,6 +123,14 @@ def test_every_class_that_is_absent_is_named(cells: Path, capsys: pytest.Capture
     assert "no pixel of class rod; no pixel of class disc" in shown
 
 
+def test_a_leak_is_for_a_person_to_decide(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part in ("train", "val"):
+        shutil.copytree(cells, Path("leak", part))
+    assert command("doctor", "leak") == 2
+    last = capsys.readouterr().out.rstrip().splitlines()[-1]
+    assert last.startswith("next: decide about the images named above, which --fix cannot, then look again: ")
+
+
 def test_json(cells: Path, capsys: pytest.CaptureFixture[str]) -> None:
     in_jpeg(cells)
     os.mkfifo(cells / "images" / "pipe.png")

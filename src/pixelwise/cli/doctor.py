@@ -163,6 +163,8 @@ def next_step(examination: Examination, data: Path) -> str:
         return "\n".join(["next: declare what the masks mean:", *(f"  {doctor} {way}" for way in ways)])
     if not any(error.mends for error in errors) and not examination.meaning:
         return f"next: correct these files, then look again: {doctor}"
+    if all(error.whole for error in errors):
+        return f"next: decide about the images named above, which --fix cannot, then look again: {doctor}"
     copy = data.with_name(f"{data.resolve().name}-repaired")
     rest = "" if examination.mendable else " (files that cannot be mended are left out of the copy and named)"
     return f"next: {doctor} --fix {shlex.quote(str(copy))}{rest}"
