@@ -110,6 +110,11 @@ class Task:
         """How many values a pixel of a mask may have, void left aside: the classes, or the sets of overlapping ones."""
         return 2**self.outputs if self.kind == "overlapping" else self.outputs
 
+    @property
+    def object_class(self) -> int:
+        """The class of single objects, where the task has them: the first that is not the background."""
+        return 1 if self.kind == "exclusive" else 0
+
     def activate(self, logits_BKHW: Tensor) -> Tensor:
         """Scores from logits, of the same shape: probabilities in 0 to 1, or the values themselves.
 

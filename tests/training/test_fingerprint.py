@@ -83,6 +83,10 @@ def test_borders_that_are_learned_do_not_change_the_objects(tmp_path: Path) -> N
     assert bordered.touching == plain.touching
     assert bordered.classes[1].objects == plain.classes[1].objects
     assert len(bordered.classes) == 3
+    overlapping = facts_of(open_dataset(data, masks="instances", border=1, form="sigmoid2_full"))
+    assert [one.name for one in overlapping.classes] == ["object", "border"]
+    assert overlapping.classes[0].objects == plain.classes[1].objects
+    assert overlapping.classes[1].objects is None
 
 
 def test_percentiles_are_those_of_the_pixels_per_channel(tmp_path: Path) -> None:

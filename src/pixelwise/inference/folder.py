@@ -176,11 +176,10 @@ def _predict_one(sample: Sample, predictor: Predictor, outputs: Outputs) -> Done
 
 def _polygons(prediction: Prediction, task: Task) -> dict[str, Any]:
     """The objects as GeoJSON; without objects, the pieces of each class but the background."""
-    object_class = 1 if task.kind == "exclusive" else 0  # of overlapping classes none is the background
     if prediction.instances_HW is None:
-        return mask_to_geojson(prediction.labels, task, classes=range(object_class, task.outputs))
+        return mask_to_geojson(prediction.labels, task, classes=range(task.object_class, task.outputs))
     numbers = range(1, int(prediction.instances_HW.max()) + 1)
-    return instances_to_geojson(prediction.instances_HW, task, classes=dict.fromkeys(numbers, object_class))
+    return instances_to_geojson(prediction.instances_HW, task, classes=dict.fromkeys(numbers, task.object_class))
 
 
 def _protect_files(images: Folder, outputs: Outputs, finds_objects: bool) -> None:
