@@ -11,7 +11,7 @@ from pixelwise.cli.screen import Screen, counted
 from pixelwise.cli.showing import show_findings
 from pixelwise.cli.tables import fitted_facts
 from pixelwise.cli.tiling import warn_of_disk
-from pixelwise.cli.training import Order, check_settings, stored_plan
+from pixelwise.cli.training import SECONDS_FOR_PICTURES, Order, check_settings, stored_plan
 from pixelwise.config import RunConfig
 from pixelwise.models.registry import model_options
 from pixelwise.runtime import Runtime, memory_limit, prepare
@@ -25,7 +25,7 @@ from pixelwise.training.estimate import (
 )
 from pixelwise.training.fingerprint import MOST_READ, evenly
 from pixelwise.training.journal import read_journal
-from pixelwise.training.plan import Plan, make_plan
+from pixelwise.training.plan import Plan, make_plan, value_of
 from pixelwise.training.rules import PAYS, RULES
 from pixelwise.training.run import LOG
 from pixelwise.training.setup import Parts, make_parts
@@ -41,8 +41,6 @@ FILES = (
     "scores.json",
     "predictions/",
 )
-AFTERWARDS = 4.0
-"""seconds for the final scores and pictures"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +93,7 @@ def preflight(asked: RunConfig, *, memory: int | None, screen: Screen) -> Prefli
     # Its length.
     plan, probe = fitted.plan, fitted.probe
     if plan.config.training.steps is None:
-        plan = timed_plan(plan, probe, used=time.monotonic() - began + AFTERWARDS)
+        plan = timed_plan(plan, probe, used=time.monotonic() - began + SECONDS_FOR_PICTURES)
     return Preflight(
         draft=replace(draft, plan=plan),
         runtime=runtime,
@@ -113,7 +111,7 @@ def probed_parts(draft: Draft, config: RunConfig, runtime: Runtime) -> Parts:
 
 def show_preflight(found: Preflight, screen: Screen) -> None:
     """Say what was found in the data, what was chosen and why, and what it takes."""
-    show_findings(found.draft.dataset.findings, screen)
+    show_findings(found.draft.findings, screen)
     screen.say("", *found.draft.facts.describe(), "", *plan_table(found.draft.plan), "", found.runtime.describe())
     screen.say(*found.estimate.describe())
     for key, why in found.lowered.items():
@@ -143,7 +141,7 @@ def plan_table(plan: Plan) -> list[str]:
     changed = [f"model.{name}" for name, value in plan.config.model.options.items() if value != options[name]]
     ruled = [key for key in plan.reasons if key.startswith("model.")]
     keys = list(dict.fromkeys([*RULES, *ruled, *changed, "training.steps"]))
-    shown = {key: (_text(_value(plan.config, key)), plan.reasons.get(key, "as you set it")) for key in keys}
+    shown = {key: (_text(value_of(plan.config, key)), plan.reasons.get(key, "as you set it")) for key in keys}
     shown |= {name: (_text(choice.value), choice.reason) for name, choice in plan.notes.items()}
     widths = [max(map(len, column)) for column in (shown, [value for value, _ in shown.values()])]
     facts = {
@@ -151,11 +149,6 @@ def plan_table(plan: Plan) -> list[str]:
         for key, (value, reason) in shown.items()
     }
     return [*fitted_facts(facts), f"measured: see {PAYS}"]
-
-
-def _value(config: RunConfig, key: str) -> Any:
-    section, _, name = key.partition(".")
-    return getattr(getattr(config, section), name)
 
 
 def _text(value: Any) -> str:

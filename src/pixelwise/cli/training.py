@@ -36,13 +36,13 @@ from pixelwise.training.draft import Draft, draft_plan, split_rule, timed_plan
 from pixelwise.training.estimate import LONGEST_PROBE, Probe, fit_memory, probe_training, resume_advice
 from pixelwise.training.fingerprint import MOST_READ
 from pixelwise.training.journal import read_journal
-from pixelwise.training.plan import Plan, make_plan, reasons_that_hold
+from pixelwise.training.plan import Plan, make_plan, reasons_that_hold, value_of
 from pixelwise.training.run import HARMLESS, LOG, PLAN, Score, Services, run
 from pixelwise.training.setup import Parts, check_network, make_parts
 from pixelwise.training.watch import FirstEpoch
 from pixelwise.training.weights import EncoderWeights, expected_normalisation
 
-SECONDS_FOR_PICTURES = 4.0
+SECONDS_FOR_PICTURES = 4.0  # and for the final scores
 MOST_TUNED = 32
 MEANS_SHOWN = ("mean_iou", "mean_f1", "pixel_accuracy")
 
@@ -88,7 +88,7 @@ def _carry_out(order: Order, ranks: Ranks, screen: Screen) -> bool:
     training, validation = draft.split.train, draft.split.validation
     counts = f"{counted(len(training), 'image')} to train on, {counted(len(validation), 'image')} to validate"
     screen.say(*draft.dataset.survey.describe(), counts)
-    show_findings((*draft.dataset.findings, *draft.split.findings), screen)
+    show_findings(draft.findings, screen)
     if training == validation:
         screen.warn(
             "there is one image only: it trains the model and validates it, so its scores say nothing of others"
@@ -161,7 +161,7 @@ def stored_plan(order: Order, screen: Screen) -> RunConfig | None:
     changes: dict[str, dict[str, object]] = {}
     for key in order.typed:
         section, _, name = key.partition(".")
-        before, now = (getattr(getattr(config, section), name, None) for config in (stored, order.asked))
+        before, now = value_of(stored, key), value_of(order.asked, key)
         if before != now and key not in HARMLESS and not order.force:
             raise UsageError(
                 f"{order.folder} was begun with {key} = {before}, not {str(now) or 'none'}; "

@@ -7,8 +7,9 @@ pixels, so they always run: `CHECKS` lists them by name.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pixelwise.data.layouts import Sample
 from pixelwise.data.mask_counts import MaskCount
@@ -46,6 +47,11 @@ class Diagnosis:
     whole: bool = False
 
 
+def same_for(files: Iterable[Path], finding: Finding, *, kind: str, mends: str = "") -> list[Diagnosis]:
+    """The same finding for every file."""
+    return [Diagnosis(finding=replace(finding, file=file), kind=kind, mends=mends) for file in files]
+
+
 def gather(sample: Sample, header: ImageHeader, mask: MaskCount, coding: Coding) -> Evidence:
     """The evidence of one pair, with the pixels of its mask counted per class."""
     classes: Counter[int] = Counter()
@@ -67,17 +73,21 @@ def check_channels(pairs: Sequence[Evidence], _: Task) -> list[Finding]:
     """All images have the same number of channels; an error for each in the minority."""
     numbers = Counter(pair.header.channels for pair in pairs)
     usual = numbers.most_common(1)[0][0] if numbers else 0
-    rule = f"all images of a data set have the same channels (here {usual}, in {numbers[usual]} images)"
     return [
-        Finding(
-            file=pair.sample.image.path,
-            found=f"{pair.header.channels} channels",
-            rule=rule,
-            fix=f"save the image with {usual} channels",
-        )
+        channels_finding(pair.sample.image.path, pair.header.channels, usual=usual, images=numbers[usual])
         for pair in pairs
         if pair.header.channels != usual
     ]
+
+
+def channels_finding(file: Path, channels: int, *, usual: int, images: int) -> Finding:
+    """What to say of an image with another number of channels than the usual one, that of so many images."""
+    return Finding(
+        file=file,
+        found=f"{channels} channels",
+        rule=f"all images of a data set have the same channels (here {usual}, in {images} images)",
+        fix=f"save the image with {usual} channels",
+    )
 
 
 def check_dtypes(pairs: Sequence[Evidence], _: Task) -> list[Finding]:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from pixelwise.data.checkup import Record
-from pixelwise.data.doctor import Diagnosis
+from pixelwise.data.doctor import Diagnosis, channels_finding, same_for
 from pixelwise.data.file_form import SUFFIXES_OF
 from pixelwise.errors import Finding
 
@@ -73,8 +72,8 @@ def check_names(records: Sequence[Record]) -> list[Diagnosis]:
 
 def check_cmyk(records: Sequence[Record]) -> list[Diagnosis]:
     """CMYK images that are read as RGB: a warning, since each program converts them in its own way."""
-    return _each(
-        [r for r in records if r.image.form.cmyk and r.image.refused is None],
+    return same_for(
+        (r.path for r in records if r.image.form.cmyk and r.image.refused is None),
         Finding(
             file=ANY_FILE,
             found="colours of a printer (CMYK)",
@@ -89,8 +88,8 @@ def check_cmyk(records: Sequence[Record]) -> list[Diagnosis]:
 
 def check_orientation(records: Sequence[Record]) -> list[Diagnosis]:
     """Images that are stored turned, with a note how to display them: a note, as training applies it."""
-    return _each(
-        [r for r in records if r.image.form.orientation != 1 and r.image.header is not None],
+    return same_for(
+        (r.path for r in records if r.image.form.orientation != 1 and r.image.header is not None),
         Finding(
             file=ANY_FILE,
             found="stored turned, with an EXIF orientation",
@@ -105,8 +104,8 @@ def check_orientation(records: Sequence[Record]) -> list[Diagnosis]:
 
 def check_alpha(records: Sequence[Record]) -> list[Diagnosis]:
     """Images with transparent pixels, which are used as they are: a note."""
-    return _each(
-        [r for r in records if r.image.transparent],
+    return same_for(
+        (r.path for r in records if r.image.transparent),
         Finding(
             file=ANY_FILE,
             found="pixels that an alpha channel hides",
@@ -120,8 +119,8 @@ def check_alpha(records: Sequence[Record]) -> list[Diagnosis]:
 
 def check_constant(records: Sequence[Record]) -> list[Diagnosis]:
     """Images of one single value: a warning."""
-    return _each(
-        [r for r in records if r.image.header is not None and r.image.lowest == r.image.highest],
+    return same_for(
+        (r.path for r in records if r.image.header is not None and r.image.lowest == r.image.highest),
         Finding(
             file=ANY_FILE,
             found="all pixels have the same value",
@@ -135,8 +134,8 @@ def check_constant(records: Sequence[Record]) -> list[Diagnosis]:
 
 def check_sixteen_bits(records: Sequence[Record]) -> list[Diagnosis]:
     """Images of more than 8 bits: a note that their values are used as they are."""
-    return _each(
-        [r for r in records if r.image.header is not None and r.image.header.dtype not in ("uint8", "bool")],
+    return same_for(
+        (r.path for r in records if r.image.header is not None and r.image.header.dtype not in ("uint8", "bool")),
         Finding(
             file=ANY_FILE,
             found="values of more than 8 bits",
@@ -172,15 +171,9 @@ def check_bands(records: Sequence[Record]) -> list[Diagnosis]:
     usual = usual_channels(records)
     rare = [r for r in records if r.image.header is not None and r.image.header.channels != usual]
     count = sum(r.image.header is not None for r in records) - len(rare)
-    rule = f"all images of a data set have the same channels (here {usual}, in {count} images)"
     return [
         Diagnosis(
-            finding=Finding(
-                file=record.path,
-                found=f"{record.image.header.channels} channels",
-                rule=rule,
-                fix=f"save the image with {usual} channels",
-            ),
+            finding=channels_finding(record.path, record.image.header.channels, usual=usual, images=count),
             kind="other numbers of channels",
             mends=f"saved with {usual} channels" if can_convert(record, usual) else "",
         )
@@ -204,11 +197,6 @@ def can_convert(record: Record, channels: int) -> bool:
 def _is_extreme(record: Record) -> bool:
     short, long = sorted((record.height, record.width))
     return short < SMALL_SIDE or short * long > LARGE_PIXELS or long >= LONG * short
-
-
-def _each(records: Sequence[Record], finding: Finding, *, kind: str, mends: str = "") -> list[Diagnosis]:
-    """The same finding for the image of every record."""
-    return [Diagnosis(finding=replace(finding, file=record.path), kind=kind, mends=mends) for record in records]
 
 
 IMAGE_CHECKS: dict[str, Callable[[Sequence[Record]], list[Diagnosis]]] = {

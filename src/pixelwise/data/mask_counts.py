@@ -14,9 +14,9 @@ import numpy as np
 
 from pixelwise.data.images import read_stored
 from pixelwise.data.layouts import Source
-from pixelwise.data.mask_values import in_colours
+from pixelwise.data.mask_values import in_colours, is_coloured
 from pixelwise.data.masks import Codes, codes_of, read_codes, run_unique
-from pixelwise.data.stored import Stored, refusal
+from pixelwise.data.stored import refusal
 from pixelwise.task import Colour
 
 MOST_DISTINCT = 2**16
@@ -49,7 +49,7 @@ def count_mask(sources: Sequence[Source], kind: str) -> MaskCount:
         codes_HW = read_codes(sources, "instances" if kind == "auto" else kind)
         return _counted(path, codes_HW, _Style(objects=len(sources)))
     stored = read_stored(path, page=sources[0].page)
-    colours = kind == "colours" or (kind == "auto" and _is_coloured(stored))
+    colours = kind == "colours" or (kind == "auto" and is_coloured(stored.pixels_HWC))
     codes_HW = codes_of(stored, path, "colours" if colours else kind)
     palette: tuple[Colour, ...] = ()
     if stored.palette is not None and not colours:
@@ -96,10 +96,3 @@ def _counted(path: Path, codes_HW: Codes, style: _Style) -> MaskCount:
         palette=style.palette,
         objects=style.objects,
     )
-
-
-def _is_coloured(stored: Stored) -> bool:
-    pixels_HWC = stored.pixels_HWC
-    if pixels_HWC.shape[2] != 3:
-        return False
-    return bool((pixels_HWC != pixels_HWC[..., :1]).any())

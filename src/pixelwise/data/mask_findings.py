@@ -7,14 +7,14 @@ word, such as a mask that lies turned on its image, is said here.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from pixelwise.data.checkup import MaskRecord, Record
-from pixelwise.data.doctor import Diagnosis, Evidence, check_sizes
+from pixelwise.data.doctor import Diagnosis, Evidence, check_sizes, same_for
 from pixelwise.data.file_form import LOSSY
 from pixelwise.data.image_findings import kind_of_refusal
 from pixelwise.data.mask_meaning import Meaning
@@ -160,8 +160,8 @@ def check_lossy(case: Case) -> list[Diagnosis]:
         fix="save it as PNG",
         severity="warning",
     )
-    clean = [mask for mask in case.masks() if mask.form.kind in LOSSY and not _has_strays(mask, case.meaning)]
-    return _each(clean, finding, kind="masks in a lossy format", mends="saved as PNG")
+    clean = [mask.path for mask in case.masks() if mask.form.kind in LOSSY and not _has_strays(mask, case.meaning)]
+    return same_for(clean, finding, kind="masks in a lossy format", mends="saved as PNG")
 
 
 def check_thin_classes(case: Case) -> list[Diagnosis]:
@@ -246,8 +246,8 @@ def check_mask_alpha(case: Case) -> list[Diagnosis]:
         fix="nothing to do",
         severity="note",
     )
-    masks = [mask for mask in case.masks() if mask.form.alpha and mask.quirk != "alpha"]
-    return _each(masks, finding, kind="transparent masks", mends="saved without alpha")
+    files = [mask.path for mask in case.masks() if mask.form.alpha and mask.quirk != "alpha"]
+    return same_for(files, finding, kind="transparent masks", mends="saved without alpha")
 
 
 def check_mask_orientation(case: Case) -> list[Diagnosis]:
@@ -259,8 +259,8 @@ def check_mask_orientation(case: Case) -> list[Diagnosis]:
         fix="nothing to do",
         severity="note",
     )
-    masks = [mask for mask in case.masks() if mask.form.orientation != UPRIGHT]
-    return _each(masks, finding, kind="masks with an EXIF orientation", mends="saved upright")
+    files = [mask.path for mask in case.masks() if mask.form.orientation != UPRIGHT]
+    return same_for(files, finding, kind="masks with an EXIF orientation", mends="saved upright")
 
 
 MASK_CHECKS: dict[str, Callable[[Case], list[Diagnosis]]] = {
@@ -339,7 +339,3 @@ def _misplaced(record: Record, place: MaskPlace, case: Case) -> Diagnosis:
     kind = "swapped masks" if is_swap(dict(case.places), record.name) else "masks of other images"
     mends = f"its image gets the mask of {printable(place.mask_of)}, the only one of its size"
     return Diagnosis(finding=finding, kind=kind, mends=mends)
-
-
-def _each(masks: Iterable[MaskRecord], finding: Finding, *, kind: str, mends: str = "") -> list[Diagnosis]:
-    return [Diagnosis(finding=replace(finding, file=mask.path), kind=kind, mends=mends) for mask in masks]

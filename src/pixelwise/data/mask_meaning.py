@@ -229,7 +229,7 @@ def _around(found: Sequence[int], accident: _Accident, *, colours: bool) -> Mean
 
 
 def _fills(mask: MaskRecord, peak: int, *, colours: bool) -> bool:
-    codes = mask.codes if mask.colours or not colours else in_colours(mask.codes, mask.palette)
+    codes = _codes_of(mask, colours=colours)
     return bool(mask.solid[codes == peak].sum() >= FOREIGN_SOLID)
 
 
@@ -286,12 +286,17 @@ def _has_stray_colours(masks: Sequence[MaskRecord], coding: Coding, options: Mas
 
 
 def _totals(masks: Sequence[MaskRecord], *, colours: bool) -> tuple[Codes, NDArray[np.int64], NDArray[np.int64]]:
-    each = [mask.codes if mask.colours or not colours else in_colours(mask.codes, mask.palette) for mask in masks]
+    each = [_codes_of(mask, colours=colours) for mask in masks]
     codes, place = np.unique(np.concatenate(each), return_inverse=True)
     pixels, solid = np.zeros(len(codes), np.int64), np.zeros(len(codes), np.int64)
     np.add.at(pixels, place, np.concatenate([mask.pixels for mask in masks]))
     np.add.at(solid, place, np.concatenate([mask.solid for mask in masks]))
     return codes, pixels, solid
+
+
+def _codes_of(mask: MaskRecord, *, colours: bool) -> Codes:
+    """The codes of a mask, as colours where these are wanted."""
+    return mask.codes if mask.colours or not colours else in_colours(mask.codes, mask.palette)
 
 
 def _snapped(peak: int) -> int:
@@ -303,7 +308,7 @@ def _snapped(peak: int) -> int:
 
 def _cleaned(mask: MaskRecord, count: MaskCount, peaks: Sequence[tuple[int, int]], *, colours: bool) -> MaskCount:
     """The counts with every code taken for the nearest peak."""
-    codes = mask.codes if mask.colours or not colours else in_colours(mask.codes, mask.palette)
+    codes = _codes_of(mask, colours=colours)
     found, meant = (np.array(part, np.int64) for part in zip(*peaks, strict=True))
     nearest = meant[np.argmin(distances(codes, found, colours=colours), axis=1)]
     cleaned: Counter[int] = Counter()

@@ -61,7 +61,7 @@ def read_values(sources: Sequence[Source], kind: str) -> MaskValues:
     odd = _in_alpha(stored, first, form) or _fractions(stored, first, form) or _nearly_grey(stored, form, kind)
     if odd is not None:
         return odd
-    colours = kind == "colours" or (kind == "auto" and _coloured(stored.pixels_HWC))
+    colours = kind == "colours" or (kind == "auto" and is_coloured(stored.pixels_HWC))
     palette: tuple[Colour, ...] = ()
     if stored.palette is not None and not colours:
         palette = _colours_of(stored.palette.tobytes())
@@ -132,7 +132,7 @@ def _fractions(stored: Stored, source: Source, form: FileForm) -> MaskValues | N
 def _nearly_grey(stored: Stored, form: FileForm, kind: str) -> MaskValues | None:
     """Three channels that differ a little, in a format that changes values, were three equal ones."""
     pixels_HWC = stored.pixels_HWC
-    if kind != "auto" or form.kind not in LOSSY or not _coloured(pixels_HWC):
+    if kind != "auto" or form.kind not in LOSSY or not is_coloured(pixels_HWC):
         return None
     wide_HWC = pixels_HWC.astype(np.int64)
     if int((wide_HWC.max(axis=2) - wide_HWC.min(axis=2)).max()) > NEARLY_GREY:
@@ -140,7 +140,12 @@ def _nearly_grey(stored: Stored, form: FileForm, kind: str) -> MaskValues | None
     return MaskValues(codes_HW=wide_HWC[..., 1], dtype=_dtype(stored), form=form, quirk="nearly grey")
 
 
-def _coloured(pixels_HWC: NDArray[Any]) -> bool:
+def is_coloured(pixels_HWC: NDArray[Any]) -> bool:
+    """Whether three channels differ anywhere.
+
+    >>> is_coloured(np.array([[[1, 1, 2]]])), is_coloured(np.array([[[1, 1, 1]]])), is_coloured(np.array([[[1, 2]]]))
+    (True, False, False)
+    """
     return pixels_HWC.shape[2] == 3 and bool((pixels_HWC != pixels_HWC[..., :1]).any())
 
 

@@ -9,6 +9,7 @@ from pixelwise.config import RunConfig
 from pixelwise.data.dataset import Dataset, open_dataset
 from pixelwise.data.groups import find_groups
 from pixelwise.data.splits import SplitResult, SplitRule, make_split
+from pixelwise.errors import Finding
 from pixelwise.training.estimate import Probe
 from pixelwise.training.fingerprint import MOST_READ, Fingerprint, take_fingerprint
 from pixelwise.training.plan import Plan, fix_length, make_plan
@@ -22,6 +23,11 @@ class Draft:
     split: SplitResult
     facts: Fingerprint
     plan: Plan
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What was found in the data and in the split that is no reason to refuse them."""
+        return *self.dataset.findings, *self.split.findings
 
 
 def open_data(asked: RunConfig) -> tuple[Dataset, SplitResult]:

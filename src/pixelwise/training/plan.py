@@ -80,8 +80,13 @@ def is_open(asked: RunConfig, key: str) -> bool:
     (False, True)
     """
     section, _, name = key.partition(".")
-    settings = getattr(asked, section)
-    return name not in settings.model_fields_set or getattr(settings, name) is None
+    return name not in getattr(asked, section).model_fields_set or value_of(asked, key) is None
+
+
+def value_of(plan: RunConfig, key: str) -> Any:
+    """The value of a setting, by section.key; None for an argument that the network has not."""
+    section, _, name = key.partition(".")
+    return getattr(getattr(plan, section), name, None)
 
 
 def with_value(plan: RunConfig, key: str, value: Any) -> RunConfig:
@@ -92,10 +97,8 @@ def with_value(plan: RunConfig, key: str, value: Any) -> RunConfig:
 
 def reasons_that_hold(stored: Mapping[str, str], plan: Plan, facts: Fingerprint, *, device: str) -> dict[str, str]:
     """Of the reasons of a stored plan those whose values the rules give for this data; a changed value has none."""
-    ruled = make_plan(RunConfig(), facts, device=device).config.model_dump()
-    kept = plan.config.model_dump()
-    keys = {key: key.partition(".")[::2] for key in stored}
-    return {key: stored[key] for key, (part, name) in keys.items() if kept[part].get(name) == ruled[part].get(name)}
+    ruled = make_plan(RunConfig(), facts, device=device).config
+    return {key: why for key, why in stored.items() if value_of(plan.config, key) == value_of(ruled, key)}
 
 
 def stored_reasons(text: str) -> dict[str, str]:
