@@ -49,7 +49,7 @@ PUBLIC_NAMES = {
     "postprocess.rle": "box_counts coco_counts compress_counts decode_runs encode_runs expand_counts from_coco_rle "
     "to_coco_rle",
     "task": "Task distinct_colours",
-    "tiles": "Window fading_weights starts windows",
+    "tiles": "Tile TileGrid Window fading_weights starts windows",
 }
 
 

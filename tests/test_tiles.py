@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixelwise.errors import UsageError
-from pixelwise.tiles import Window, fading_weights, starts, windows
+from pixelwise.tiles import TileGrid, Window, fading_weights, starts, windows
 
 sides = st.integers(1, 200)
 
@@ -94,3 +94,40 @@ def test_fading_weights_fall_as_a_gaussian():
     weights = fading_weights((1, 9))[0]
     assert weights[4] == 1
     assert weights[0] == pytest.approx(np.exp(-0.5 * (4 / (9 / 4)) ** 2))
+
+
+@given(sides, sides, st.integers(1, 70), st.integers(0, 40), st.sampled_from([1, 2, 8, 16]))
+@settings(max_examples=200, deadline=None)
+def test_tiles_write_every_pixel_once_and_read_their_halo(height, width, strides, halo, align):
+    grid = TileGrid((height, width), strides * align)
+    written = np.zeros((height, width), int)
+    for tile in grid.tiles(halo, align=align):
+        written[tile.write.slices] += 1
+        assert tile.read.top % align == tile.read.left % align == 0
+        assert tile.write.top - tile.read.top >= min(halo, tile.write.top)
+        assert tile.read.bottom - tile.write.bottom == min(halo, height - tile.write.bottom)
+        assert tile.write.left - tile.read.left >= min(halo, tile.write.left)
+        assert tile.read.right - tile.write.right == min(halo, width - tile.write.right)
+        inner = tile.write.within(tile.read)
+        assert (inner.top, inner.left) >= (0, 0)
+        assert inner.shape == tile.write.shape
+    assert (written == 1).all()
+
+
+@given(sides, sides, st.integers(1, 80), st.data())
+@settings(max_examples=100, deadline=None)
+def test_cores_that_touch_a_window_are_those_that_overlap_it(height, width, core, data):
+    grid = TileGrid((height, width), core)
+    top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    window = Window(top, left, data.draw(st.integers(top + 1, height)), data.draw(st.integers(left + 1, width)))
+    overlapping = [index for index in range(len(grid)) if grid.window(index).overlap(window)]
+    assert grid.touching(window) == overlapping
+    assert len(grid) == grid.rows * grid.columns
+    shared = [grid.window(index).overlap(window) for index in overlapping]
+    assert sum(one.shape[0] * one.shape[1] for one in shared if one) == window.shape[0] * window.shape[1]
+
+
+@pytest.mark.parametrize(("shape", "core"), [((0, 5), 4), ((5, 0), 4), ((5, 5), 0)])
+def test_a_grid_without_pixels_is_refused(shape, core):
+    with pytest.raises(UsageError, match="all must be at least 1"):
+        TileGrid(shape, core)

@@ -200,13 +200,18 @@ class RuntimeConfig(Section):
     """refuse operations that give other results when repeated (not on mps)"""
 
 
+TilingWay = Literal["auto", "exact", "fading", "average", "inner"]
+
+
 class PredictConfig(Section):
     """How masks are made for new images; stored in the model."""
 
-    tile: int = Field(1024, ge=32, le=16384)
-    """side of a window, pixels; an image of no more pixels than a window is predicted whole"""
+    tile: int = Field(0, ge=0, le=16384)
+    """side of a window, pixels; 0: as large as memory allows where windows are exact, else 1024"""
+    tiling: TilingWay = "auto"
+    """exact: the same as of the whole image; fading, average, inner: overlapping windows; auto: exact where possible"""
     overlap: float = Field(0.25, ge=0, lt=0.9)
-    """share of a window that overlaps the next one"""
+    """share of a window that overlaps the next one, where windows are not exact"""
     flips: bool = False
     """average the scores of the image, its mirror images and its quarter turns: eight times the work"""
     scales: Scales = ()

@@ -1,10 +1,15 @@
-"""Overlapping windows over a large image: where to read, where to write, and weights that fade to the edge.
+"""Windows over a large image: where to read, where to write, and weights that fade to the edge.
+
+    TileGrid          an image cut into cores that do not overlap: what is written, each by one writer
+    Tile              a core with the halo around it: what the network must see for the core to be as in the whole image
+    windows           overlapping windows, for networks that see the whole image: their results fade into one another
 
 H rows, W columns. A window is a box of pixels inside the image; every pixel lies in at least one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -32,6 +37,95 @@ class Window:
     def shape(self) -> tuple[int, int]:
         """Height and width of the box."""
         return self.bottom - self.top, self.right - self.left
+
+    def grown(self, margin: int, shape: tuple[int, int], *, align: int = 1) -> Window:
+        """The box with `margin` pixels more on each side, within an image of `shape`; begins on multiples of `align`.
+
+        >>> Window(8, 0, 12, 4).grown(3, (13, 64), align=4)
+        Window(top=4, left=0, bottom=13, right=7)
+        """
+        top, left = (max(0, begin - margin) // align * align for begin in (self.top, self.left))
+        return Window(top, left, min(self.bottom + margin, shape[0]), min(self.right + margin, shape[1]))
+
+    def within(self, other: Window) -> Window:
+        """This box as seen from the upper left of another one that holds it.
+
+        >>> Window(8, 4, 12, 8).within(Window(5, 4, 20, 20))
+        Window(top=3, left=0, bottom=7, right=4)
+        """
+        return Window(self.top - other.top, self.left - other.left, self.bottom - other.top, self.right - other.left)
+
+    def overlap(self, other: Window) -> Window | None:
+        """What both boxes cover; None where they have no pixel in common.
+
+        >>> Window(0, 0, 4, 4).overlap(Window(2, 3, 9, 9)), Window(0, 0, 4, 4).overlap(Window(4, 0, 9, 9))
+        (Window(top=2, left=3, bottom=4, right=4), None)
+        """
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
+        return Window(top, left, bottom, right) if top < bottom and left < right else None
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """What is read and what of it is written: `write` lies within `read`."""
+
+    read: Window
+    write: Window
+
+
+@dataclass(frozen=True, slots=True)
+class TileGrid:
+    """An image of `shape` (height, width) cut into cores of `core` x `core` pixels, the last ones smaller.
+
+    The cores are counted row by row from 0; together they hold every pixel once. Raises UsageError for an image or
+    cores without a pixel.
+
+    >>> grid = TileGrid((5, 9), 4)
+    >>> len(grid), grid.window(5), grid.touching(Window(3, 3, 5, 5))
+    (6, Window(top=4, left=8, bottom=5, right=9), [0, 1, 3, 4])
+    """
+
+    shape: tuple[int, int]
+    core: int
+
+    def __post_init__(self) -> None:
+        if min(*self.shape, self.core) < 1:
+            raise UsageError(f"{self.shape[0]}x{self.shape[1]} pixels in tiles of {self.core}: all must be at least 1")
+
+    def __len__(self) -> int:
+        return self.rows * self.columns
+
+    @property
+    def rows(self) -> int:
+        """How many cores there are one below another."""
+        return -(-self.shape[0] // self.core)
+
+    @property
+    def columns(self) -> int:
+        """How many cores there are side by side."""
+        return -(-self.shape[1] // self.core)
+
+    def window(self, index: int) -> Window:
+        """The pixels of a core."""
+        row, column = divmod(index, self.columns)
+        top, left = row * self.core, column * self.core
+        return Window(top, left, min(top + self.core, self.shape[0]), min(left + self.core, self.shape[1]))
+
+    def touching(self, window: Window) -> list[int]:
+        """The cores that have a pixel in common with a window of the image, in their order."""
+        rows = range(window.top // self.core, -(-window.bottom // self.core))
+        columns = range(window.left // self.core, -(-window.right // self.core))
+        return [row * self.columns + column for row, column in product(rows, columns)]
+
+    def tiles(self, halo: int, *, align: int = 1) -> Iterator[Tile]:
+        """The cores in their order, each with what must be read for it: `halo` more on each side.
+
+        Reading begins on multiples of `align`, the total stride of the network.
+        """
+        for index in range(len(self)):
+            core = self.window(index)
+            yield Tile(read=core.grown(halo, self.shape, align=align), write=core)
 
 
 def starts(length: int, size: int, step: int, align: int = 1) -> list[int]:

@@ -314,6 +314,7 @@ def test_nothing_that_is_there_is_replaced_unasked(at_walk: Path, capsys: pytest
     assert command("predict", "run", "others", "--out", "twice") == 1
     assert command("predict", "run", "others", "--out", "twice", "--replace") == 0
     assert command("predict", "run", "others/images", "--out", "others/images", "--replace") == 1
+    assert command("evaluate", "run", "others") == 0
     capsys.readouterr()
     assert command("evaluate", "run", "others") == 0
     assert "evaluated-others-" in capsys.readouterr().out, "the scores from before are kept"

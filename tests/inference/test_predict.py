@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from pixelwise.bundle import Bundle
-from pixelwise.config import PredictConfig
-from pixelwise.errors import PixelwiseError
+from pixelwise.config import PredictConfig, TilingWay
+from pixelwise.errors import PixelwiseError, UsageError
 from pixelwise.inference.predict import Predictor, predict, symmetries
 from pixelwise.postprocess.instances import InstanceSettings, find_instances
-from pixelwise.runtime import Runtime
+from pixelwise.runtime import LackOfMemoryError, Runtime
 
 SIZES = [(1, 1), (1, 5000), (5000, 1), (31, 33), (3, 3), (64, 48), (97, 89)]
 
@@ -110,13 +110,57 @@ def test_sizes_and_flips_together_give_scores_of_any_size(
         np.testing.assert_allclose(mirrored[:, :, ::-1], scores_KHW, atol=1e-5)
 
 
-def test_windows_change_little_away_from_their_edges(make_bundle: Callable[..., Bundle], runtime: Runtime) -> None:
-    bundle = make_bundle()
+@pytest.mark.parametrize("tiling", ["fading", "average", "inner"])
+def test_windows_change_little_away_from_their_edges(
+    make_bundle: Callable[..., Bundle], runtime: Runtime, tiling: TilingWay
+) -> None:
+    bundle, settings = make_bundle(), PredictConfig(tile=96, overlap=0.5, tiling=tiling)
     image_HWC = np.random.default_rng(2).integers(0, 256, (150, 170, 1), np.uint8)
     whole = predict(image_HWC, Predictor.of(bundle, runtime)).scores_KHW
-    cut = predict(image_HWC, Predictor.of(bundle, runtime, PredictConfig(tile=96, overlap=0.5))).scores_KHW
+    cut = predict(image_HWC, Predictor.of(bundle, runtime, settings)).scores_KHW
+    assert np.abs(whole - cut).max() > 0
     assert np.abs(whole - cut).mean() < 0.01
     assert (whole.argmax(0) == cut.argmax(0)).mean() > 0.97
+
+
+@pytest.mark.parametrize("settings", [{}, {"flips": True}, {"scales": (0.5, 1.0)}])
+def test_exact_windows_change_nothing(make_bundle: Callable[..., Bundle], runtime: Runtime, settings: dict) -> None:
+    bundle = make_bundle()
+    image_HWC = np.random.default_rng(2).integers(0, 256, (250, 270, 1), np.uint8)
+    whole = predict(image_HWC, Predictor.of(bundle, runtime, PredictConfig(**settings)))
+    cut = Predictor.of(bundle, runtime, PredictConfig(tile=160, tiling="exact", **settings))
+    tiling = cut.tiling((250, 270))
+    assert tiling is not None
+    assert tiling.way == "exact"
+    np.testing.assert_allclose(predict(image_HWC, cut).scores_KHW, whole.scores_KHW, atol=1e-5)
+
+
+def test_the_budget_decides_how_large_exact_windows_are(make_bundle: Callable[..., Bundle], runtime: Runtime) -> None:
+    plain = Predictor.of(make_bundle(), runtime)
+    assert plain.tiling((1024, 1024)) is None
+    sides = []
+    for memory in (30_000_000, 100_000_000, 300_000_000):
+        tiling = replace(plain, memory=memory).tiling((9000, 9000))
+        assert tiling is not None
+        sides.append(tiling.side)
+    assert sides[0] < sides[1] < sides[2]
+    assert sides[2] == pytest.approx(sides[1] * 3**0.5, rel=0.05)
+    assert "exactly as the whole image" in tiling.describe()
+    with pytest.raises(LackOfMemoryError, match=r"100 kB of memory are too little .* give more \(--memory\)"):
+        replace(plain, memory=100_000).tiling((9000, 9000))
+
+
+def test_windows_too_small_to_be_exact_are_said_or_refused(
+    make_bundle: Callable[..., Bundle], runtime: Runtime
+) -> None:
+    bundle = make_bundle()
+    small = Predictor.of(bundle, runtime, PredictConfig(tile=32)).tiling((100, 100))
+    assert small is not None
+    assert small.way == "fading"
+    assert "not exactly" in small.describe()
+    wanted = Predictor.of(bundle, runtime, PredictConfig(tile=32, tiling="exact"))
+    with pytest.raises(UsageError, match="give more, or 0 for as many as memory allows"):
+        wanted.tiling((100, 100))
 
 
 PIECES = InstanceSettings(form="plain")

@@ -9,10 +9,10 @@ from matplotlib.text import Text
 from PIL import Image
 
 from pixelwise.errors import UsageError
+from pixelwise.inference.receptive_field import EffectiveField
 from pixelwise.inspection.checkerboard import Checkerboard
 from pixelwise.inspection.figures import plot_checkerboards, plot_gradients, plot_receptive_field
 from pixelwise.inspection.gradients import LayerGradient
-from pixelwise.inspection.receptive_field import EffectiveField
 
 
 @pytest.fixture

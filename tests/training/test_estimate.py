@@ -141,15 +141,17 @@ def dumped(config: RunConfig) -> dict:
 def needing(config: RunConfig, _: int | None) -> Probe:
     """A machine on which each pixel of a step takes 10 bytes, and one of a window 1 byte."""
     pixels = math.prod(config.training.crop or ())
-    return replace(PROBE, one=pixels * 10, more=pixels * 10, validating=config.predict.tile**2, kept=0, model=0)
+    return replace(
+        PROBE, one=pixels * 10, more=pixels * 10, validating=(config.predict.tile or 1024) ** 2, kept=0, model=0
+    )
 
 
 @pytest.mark.parametrize(
     ("limit", "batch", "crop", "tile"),
     [
-        (None, 8, (256, 128), 1024),
-        (3_100_000, 8, (256, 128), 1024),
-        (2_600_000, 4, (256, 128), 1024),
+        (None, 8, (256, 128), 0),
+        (3_100_000, 8, (256, 128), 0),
+        (2_600_000, 4, (256, 128), 0),
         (810_000, 2, (256, 128), 512),
         (390_000, 1, (256, 128), 512),
         (105_000, 1, (128, 64), 256),
@@ -165,7 +167,7 @@ def test_the_batch_is_halved_then_the_crop(limit: int | None, batch: int, crop: 
         for key, lowered in {
             "training.batch": batch < 8,
             "training.crop": crop != (256, 128),
-            "predict.tile": tile < 1024,
+            "predict.tile": bool(tile),
         }.items()
         if lowered
     }
@@ -203,7 +205,7 @@ def test_a_lack_of_memory_in_the_probe_is_a_reason_to_lower() -> None:
 
 def test_a_validation_that_does_not_fit_lowers_the_window() -> None:
     def measure(config: RunConfig, _: int | None) -> Probe:
-        return PROBE if config.predict.tile < 512 else replace(PROBE, validating=None)
+        return PROBE if 0 < config.predict.tile < 512 else replace(PROBE, validating=None)
 
     fitted = fit_memory(RunConfig(), plan=plain, measure=measure, limit=None)
     assert fitted.plan.config.predict.tile == 256

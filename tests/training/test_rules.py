@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pixelwise.config import RunConfig, read_config
-from pixelwise.inspection.receptive_field import receptive_field
+from pixelwise.inference.receptive_field import receptive_field
 from pixelwise.models.registry import MODELS, build_model, model_options
 from pixelwise.training.fingerprint import ClassFacts, Fingerprint, ObjectSizes
 from pixelwise.training.plan import Plan, make_plan

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pixelwise.cli.subject import Subject
+    from pixelwise.inference.receptive_field import EffectiveField
     from pixelwise.inspection.gradients import LayerGradient
     from pixelwise.inspection.overview import Overview
-    from pixelwise.inspection.receptive_field import EffectiveField
     from pixelwise.inspection.summary import Layer
 
 LINES = 40
@@ -247,7 +247,7 @@ def field_of_noise(network: nn.Module, subject: Subject, overview: Overview) -> 
     import torch
 
     from pixelwise.errors import UsageError
-    from pixelwise.inspection.receptive_field import effective_field
+    from pixelwise.inference.receptive_field import effective_field
 
     lowest, highest = FIELD_SIDES
     largest = max(overview.field.rows[1], overview.field.columns[1]) if overview.field else highest

@@ -34,9 +34,11 @@ def within_memory(
         except LackOfMemoryError as error:
             largest = max(image_sizes(samples), key=math.prod, default=UNKNOWN_SIZE)
             predictor = with_smaller_tile(predictor, largest)
+            tiling = predictor.tiling(largest)
+            assert tiling is not None, "smaller windows hold no image of that size"
             screen.warn(
-                f"{str(error).partition(';')[0]}: beginning again with windows of {predictor.settings.tile} pixels, "
-                "at whose edges the network sees less; the model keeps its own (predict.tile)"
+                f"{str(error).partition(';')[0]}: beginning again with {tiling.describe()}; the model keeps its own "
+                "(predict.tile)"
             )
 
 

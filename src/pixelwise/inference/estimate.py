@@ -16,8 +16,8 @@ import numpy as np
 from pixelwise.inference.folder import Outputs
 from pixelwise.inference.predict import Predictor, predict
 from pixelwise.inference.scales import scaled
+from pixelwise.inference.tiling import USUAL_SIDE
 from pixelwise.runtime import LackOfMemoryError, byte_text, duration, peak_memory, reset_peak
-from pixelwise.tiles import windows
 
 LEAST_TILE = 128
 """pixels: of a smaller window most is the margin that the next one sees better"""
@@ -61,9 +61,10 @@ def estimate_prediction(
     """
     if not sizes:
         return PredictionEstimate(images=0, seconds=0.0, memory=peak_memory(predictor.runtime.device), disk=0)
-    tile, channels = predictor.settings.tile, predictor.normalisation.channels
+    channels = predictor.normalisation.channels
     largest = max(sizes, key=math.prod)
-    probed = largest if math.prod(largest) <= tile**2 else (min(largest[0], tile), min(largest[1], tile))
+    tiling = predictor.tiling(largest)
+    probed = largest if tiling is None else (min(largest[0], tiling.side), min(largest[1], tiling.side))
     plain = predictor.settings.model_copy(update={"flips": False, "scales": ()})
     once = replace(predictor, instances=None, settings=plain)
     reset_peak(predictor.runtime.device)
@@ -83,12 +84,8 @@ def seen_pixels(size: tuple[int, int], predictor: Predictor) -> int:
     settings, total = predictor.settings, 0
     for scale in settings.scales or (1.0,):
         shape = scaled(size, scale)
-        if math.prod(shape) <= settings.tile**2:
-            total += math.prod(shape)
-            continue
-        stride = int(predictor.network.stride)  # type: ignore[arg-type]
-        cut = windows(shape, (settings.tile, settings.tile), settings.overlap, align=stride)
-        total += sum(math.prod(window.shape) for window in cut)
+        tiling = predictor.tiling(shape)
+        total += sum(math.prod(window.shape) for window in tiling.seen(shape)) if tiling else math.prod(shape)
     return total * (VIEWS if settings.flips else 1)
 
 
@@ -104,7 +101,8 @@ def with_smaller_tile(predictor: Predictor, size: tuple[int, int]) -> Predictor:
 
     Raises LackOfMemoryError where they are as small as they may be.
     """
-    tile = predictor.settings.tile
+    tiling = predictor.tiling(size)
+    tile = tiling.side if tiling else predictor.settings.tile or USUAL_SIDE
     side = min(tile, math.ceil(math.sqrt(math.prod(size)))) // 2
     if side < LEAST_TILE:
         raise LackOfMemoryError(

@@ -1,10 +1,14 @@
 """From an image to its scores, labels and objects: the whole pipeline in one function.
 
+An image that is too large for the network at once is seen in windows (`tiling.py`); all its scores are in memory. For
+images that do not fit into memory, see `large.py`.
+
 B batch, C channels, K outputs, H rows, W columns.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +23,7 @@ from pixelwise.config import PredictConfig
 from pixelwise.data.normalise import Normalisation
 from pixelwise.inference.scales import seen_at
 from pixelwise.inference.sliding import sliding_logits
+from pixelwise.inference.tiling import USUAL_SIDE, Tiling, choose_tiling
 from pixelwise.postprocess.instances import InstanceSettings, find_instances
 from pixelwise.runtime import Runtime
 from pixelwise.task import Task
@@ -26,7 +31,11 @@ from pixelwise.task import Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predictor:
-    """A network with all that it needs to label an image; `instances` None: it finds no objects."""
+    """A network with all that it needs to label an image.
+
+    instances  how objects are made of scores; None: it finds none
+    memory     budget in bytes for what the network takes at once; None: see `choose_tiling`
+    """
 
     network: nn.Module
     task: Task
@@ -34,6 +43,7 @@ class Predictor:
     runtime: Runtime
     settings: PredictConfig
     instances: InstanceSettings | None = None
+    memory: int | None = None
 
     @classmethod
     def of(cls, bundle: Bundle, runtime: Runtime, settings: PredictConfig | None = None) -> Predictor:
@@ -46,6 +56,15 @@ class Predictor:
             settings=settings or bundle.predict,
             instances=bundle.instances,
         )
+
+    def tiling(self, shape: tuple[int, int]) -> Tiling | None:
+        """How an image of that height and width is cut; None: it goes through the network whole."""
+        if math.prod(shape) <= (self.settings.tile or USUAL_SIDE) ** 2:
+            return None
+        tiling = choose_tiling(
+            self.network, self.normalisation.channels, settings=self.settings, runtime=self.runtime, memory=self.memory
+        )
+        return None if tiling.holds(shape) else tiling
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +129,10 @@ def symmetries() -> Iterator[tuple[Callable[[Tensor], Tensor], Callable[[Tensor]
 
 
 def _scores(image_BCHW: Tensor, predictor: Predictor) -> Tensor:
-    settings = predictor.settings
+    tiling = predictor.tiling((image_BCHW.shape[-2], image_BCHW.shape[-1]))
     with predictor.runtime.autocast():
         logits_BKHW = sliding_logits(
-            predictor.runtime.place_image(image_BCHW),
-            network=predictor.network,
-            tile=settings.tile,
-            overlap=settings.overlap,
-            stride=int(predictor.network.stride),  # type: ignore[arg-type]
+            predictor.runtime.place_image(image_BCHW), network=predictor.network, tiling=tiling
         )
     return predictor.task.activate(logits_BKHW)
 

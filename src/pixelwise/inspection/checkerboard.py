@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pixelwise.inspection.dependence import dependent_outputs, unit_kernel
+from pixelwise.inference.dependence import dependent_outputs, unit_kernel
 
 ROUNDING = 1e-9
 

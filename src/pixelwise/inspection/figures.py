@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from pixelwise.data.pictures import require_suffix
 from pixelwise.files import write_atomically
+from pixelwise.inference.receptive_field import EffectiveField
 from pixelwise.inspection.checkerboard import Checkerboard
 from pixelwise.inspection.gradients import LayerGradient
-from pixelwise.inspection.receptive_field import EffectiveField
 
 BLUE, LIGHT_BLUE, BRIGHT_BLUE, ORANGE = "#1f4e9c", "#9db4d6", "#3fa9f5", "#e8822a"
 DARK, PALE, NEVER = "#3c4250", "#e6e8ec", "#c9ced8"

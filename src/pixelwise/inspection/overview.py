@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from pixelwise.inference.receptive_field import ReceptiveField, receptive_fields
 from pixelwise.inspection.checkerboard import Checkerboard, checkerboard, upsampling_layers
-from pixelwise.inspection.receptive_field import ReceptiveField, receptive_fields
 from pixelwise.inspection.summary import Layer, Summary, summarise
 
 

@@ -20,6 +20,7 @@ from pixelwise.data.loaders import training_batches
 from pixelwise.data.memory import KEPT_BYTES
 from pixelwise.inference.estimate import LEAST_TILE
 from pixelwise.inference.predict import predict
+from pixelwise.inference.tiling import USUAL_SIDE
 from pixelwise.runtime import LackOfMemoryError, byte_text, duration, memory_refusals, peak_memory, reset_peak
 from pixelwise.training.loop import learning_network, update_weights
 from pixelwise.training.plan import Plan, is_open, with_value
@@ -278,7 +279,8 @@ def smaller(plan: RunConfig, asked: RunConfig, *, predicting: bool = False) -> t
     >>> smaller(plan, RunConfig()), smaller(plan, RunConfig(), predicting=True)
     (('training.crop', (128, 48)), ('predict.tile', 512))
     """
-    batch, crop, tile = plan.training.batch, plan.training.crop or (SMALLEST_CROP,) * 2, plan.predict.tile
+    batch, crop = plan.training.batch, plan.training.crop or (SMALLEST_CROP,) * 2
+    tile = plan.predict.tile or USUAL_SIDE
     halves = (math.ceil(side / 2 / CROP_MULTIPLE) * CROP_MULTIPLE for side in crop)
     steps: list[tuple[str, Any, bool]] = [
         ("predict.tile", tile // 2, predicting and tile >= 2 * LEAST_TILE),
@@ -312,7 +314,7 @@ def _too_much(probe: Probe, batch: int, limit: int | None) -> tuple[str, bool]:
 
 def _sizes_text(plan: RunConfig) -> str:
     crop = " x ".join(str(side) for side in plan.training.crop or ())
-    return f"a batch of {plan.training.batch}, crops of {crop} and windows of {plan.predict.tile}"
+    return f"a batch of {plan.training.batch}, crops of {crop} and windows of {plan.predict.tile or USUAL_SIDE}"
 
 
 def _typed(value: Any) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pixelwise.config import RunConfig
+from pixelwise.inference.tiling import USUAL_SIDE
 from pixelwise.models.registry import model_options
 from pixelwise.training.fingerprint import Fingerprint, Size, percent
 
@@ -41,7 +42,7 @@ CLASSES_SCORE, BORDERS_SCORE = 0.49, 0.41
 VALIDATION, LEAST_VALIDATED = 0.15, 4
 RARE = 0.01
 """Share of the pixels below which a class is called rare in a reason."""
-USUAL_TILE, USUAL_OVERLAP = 1024, 0.25
+USUAL_OVERLAP = 0.25
 UNMEASURED = "the default; nothing was measured that says otherwise"
 
 
@@ -244,14 +245,17 @@ def choose_schedule(_: Question) -> Choice:
 
 def choose_tile(question: Question) -> Choice:
     """The window of prediction."""
-    (height, width), limit = question.facts.largest, USUAL_TILE**2
+    (height, width), limit = question.facts.largest, USUAL_SIDE**2
     whole = f"the largest image, {width} x {height}, is predicted whole; " if height * width <= limit else ""
-    return Choice(USUAL_TILE, f"{whole}windows of 1024 pixels waste half of what windows of 512 do at their edges")
+    return Choice(
+        0, f"{whole}larger ones in exact windows, as large as memory allows, or in windows of {USUAL_SIDE} pixels"
+    )
 
 
 def choose_overlap(_: Question) -> Choice:
     """How much of a window the next one covers again."""
-    return Choice(USUAL_OVERLAP, "the windows fade into one another where each has seen the least; more costs work")
+    why = "for networks whose windows cannot be exact: they fade into one another where each has seen the least"
+    return Choice(USUAL_OVERLAP, why)
 
 
 RULES: dict[str, Rule] = {

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pixelwise.errors import UsageError
-from pixelwise.inspection.receptive_field import (
+from pixelwise.inference.receptive_field import (
     ReceptiveField,
     closed_form,
     effective_field,
@@ -189,10 +189,10 @@ def test_bilinear_interpolation_sees_two_pixels_or_more():
 
 def test_rows_and_columns_may_differ():
     found = receptive_field(nn.Conv2d(1, 1, (3, 9), padding=(1, 4)), 1)
-    assert found == ReceptiveField(rows=(3, 3), columns=(9, 9), reach=4)
+    assert found == ReceptiveField(rows=(3, 3), columns=(9, 9), reach=4, margin=4)
     assert str(found) == "3 × 9"
     assert str(ReceptiveField(rows=(188, 204), columns=(188, 204))) == "188–204"
-    assert found.to_dict() == {"rows": [3, 3], "columns": [9, 9], "reach": 4}
+    assert found.to_dict() == {"rows": [3, 3], "columns": [9, 9], "reach": 4, "margin": 4}
 
 
 class Attention(nn.Module):

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pixelwise.errors import UsageError
-from pixelwise.inspection.dependence import dependent_outputs, evaluating, one_thread, positive_kernel
+from pixelwise.inference.dependence import dependent_outputs, evaluating, one_thread, positive_kernel
 
 LENGTHS = (512, 2048, 8192)  # of the images on which fields are measured; one larger than the last is called whole
 ROWS, COLUMNS = -2, -1
@@ -39,11 +39,13 @@ class ReceptiveField:
     rows     smallest and largest number of rows: behind up-sampling, outputs side by side may see differently many
     columns  the same, for the columns
     reach    how far beyond its own place an output can see, pixels; None for a map that is smaller than the image
+    margin   the same for blocks of `stride` pixels that begin on multiples of it: how far beyond them their outputs see
     """
 
     rows: tuple[int, int]
     columns: tuple[int, int]
     reach: int | None = None
+    margin: int | None = None
 
     def __str__(self) -> str:
         rows, columns = (f"{low}" if low == high else f"{low}–{high}" for low, high in (self.rows, self.columns))
@@ -58,7 +60,7 @@ class ReceptiveField:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"rows": list(self.rows), "columns": list(self.columns), "reach": self.reach}
+        return {"rows": list(self.rows), "columns": list(self.columns), "reach": self.reach, "margin": self.margin}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,7 @@ def receptive_field(
     `smallest` is the smallest image that the network takes, in pixels, if it does not take all.
 
     >>> receptive_field(nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 2, (3, 5), padding=(1, 2))), 1)
-    ReceptiveField(rows=(5, 5), columns=(7, 7), reach=3)
+    ReceptiveField(rows=(5, 5), columns=(7, 7), reach=3, margin=3)
     """
     return receptive_fields(network, in_channels, {layer: stride}, stride=stride, smallest=smallest)[layer]
 
@@ -204,7 +206,7 @@ class _Probe:
             rows = _seen(self.network, (1, self.in_channels, size, self.smallest), ROWS, places)
             wanted = {layer: places[layer] for layer in rows}
             columns = _seen(self.network, (1, self.in_channels, self.smallest, size), COLUMNS, wanted)
-        return {layer: _joined(rows[layer], columns[layer]) for layer in columns}
+        return {layer: _joined((*rows[layer], *columns[layer]), len(rows[layer]), self.stride) for layer in columns}
 
     def longer(self, length: int) -> int:
         """About a quarter more, in the middle of which an output lies among its neighbours as it did before."""
@@ -263,15 +265,18 @@ def _ends_from_middle(network: nn.Module, image_BCHW: Tensor, axis: int) -> tupl
     return first, last
 
 
-def _joined(
-    rows: Sequence[tuple[int, int, int | None]], columns: Sequence[tuple[int, int, int | None]]
-) -> ReceptiveField:
-    (low_row, high_row), (low_column, high_column) = (
-        (min(sizes), max(sizes)) for ends in (rows, columns) if (sizes := [last - first + 1 for first, last, _ in ends])
-    )
-    reaches = [max(own - first, last - own) for first, last, own in (*rows, *columns) if own is not None]
+def _joined(ends: Sequence[tuple[int, int, int | None]], rows: int, stride: int) -> ReceptiveField:
+    """The field of what several outputs see: so many of them in rows, the others in columns."""
+    sizes = [last - first + 1 for first, last, _ in ends]
+    placed = [(first, last, own) for first, last, own in ends if own is not None]
+    reaches = [max(own - first, last - own) for first, last, own in placed]
+    blocks = [(first, last, own // stride * stride) for first, last, own in placed]
+    margins = [max(0, begin - first, last - (begin + stride - 1)) for first, last, begin in blocks]
     return ReceptiveField(
-        rows=(low_row, high_row), columns=(low_column, high_column), reach=max(reaches) if reaches else None
+        rows=(min(sizes[:rows]), max(sizes[:rows])),
+        columns=(min(sizes[rows:]), max(sizes[rows:])),
+        reach=max(reaches, default=None),
+        margin=max(margins, default=None),
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pixelwise.inspection.dependence import (
+from pixelwise.inference.dependence import (
     Dependence,
     dependent_outputs,
     evaluating,
