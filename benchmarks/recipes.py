@@ -234,6 +234,12 @@ COMPARISONS = {
             "borders, softmax3": ("data.target=borders",),
             "borders, sigmoid2": ("data.target=borders", "data.border_form=sigmoid2"),
             "borders, sigmoid2_full": ("data.target=borders", "data.border_form=sigmoid2_full"),
+            "contours, sigmoid2_full": (
+                "data.target=borders",
+                "data.border_form=sigmoid2_full",
+                "data.border_place=around",
+                "data.border=1",
+            ),
         },
         evaluation=(),
         columns=dsb_columns,

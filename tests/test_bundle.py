@@ -49,9 +49,9 @@ def test_a_model_saved_without_a_word_on_objects_finds_none(make_bundle: Callabl
 
 
 def test_borders_that_were_learned_part_objects() -> None:
-    assert instances_of(Coding(kind="instances", border=3)) == InstanceSettings(form="softmax3")
+    assert instances_of(Coding(kind="instances", border=3)) == InstanceSettings(form="softmax3", neck=0.7)
     full = Coding(kind="instances", border=3, form="sigmoid2_full")
-    assert instances_of(full) == InstanceSettings(form="sigmoid2_full")
+    assert instances_of(full) == InstanceSettings(form="sigmoid2_full", neck=0.7)
     assert instances_of(Coding(kind="instances")) == InstanceSettings(form="plain", neck=0.7)
     assert instances_of(Coding(kind="binary", values=(0, 255))) is None
 

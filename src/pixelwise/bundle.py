@@ -26,7 +26,7 @@ from pixelwise.postprocess.instances import InstanceSettings
 from pixelwise.task import Task
 
 NECK = 0.7
-"""Where objects without learned borders are cut before tuning: good for convex ones (see `split_by_distance`)."""
+"""Where objects, or the seeds of learned borders, are cut before tuning: good for convex ones (`split_by_distance`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +121,7 @@ def instances_of(coding: Coding) -> InstanceSettings | None:
     """
     if coding.kind != "instances":
         return None
-    return InstanceSettings(form=coding.form) if coding.border else InstanceSettings(form="plain", neck=NECK)
+    return InstanceSettings(form=coding.form if coding.border else "plain", neck=NECK)
 
 
 def _from_description(values: dict[str, Any], weights: dict[str, Tensor]) -> Bundle:

@@ -128,7 +128,11 @@ def test_a_run_of_borders_tunes_and_scores_its_objects(borders: Path) -> None:
     [
         (("data.masks=instances",), ["background", "foreground"], "plain"),
         (("data.target=borders", "data.border_form=sigmoid2"), ["object", "border"], "sigmoid2"),
-        (("data.target=borders", "data.border_form=sigmoid2_full"), ["object", "border"], "sigmoid2_full"),
+        (
+            ("data.target=borders", "data.border_form=sigmoid2_full", "data.border_place=around", "data.border=1"),
+            ["object", "border"],
+            "sigmoid2_full",
+        ),
     ],
 )
 def test_every_way_to_single_objects(
@@ -142,6 +146,7 @@ def test_every_way_to_single_objects(
     assert list(bundle.task.names) == classes
     assert bundle.instances is not None
     assert bundle.instances.form == form
+    assert (bundle.coding.place == "around") == ("data.border_place=around" in settings)
     assert command("evaluate", form, "single-others", "--metrics", "dsb2018", "--out", f"scores-{form}") == 0
     scores = json.loads(Path(f"scores-{form}/scores.json").read_text())
     assert scores["objects"]["aji"] > 0.3

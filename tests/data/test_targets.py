@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from pixelwise.data.synthetic import draw_cells
-from pixelwise.data.targets import border_between, border_target
+from pixelwise.data.targets import border_around, border_between, border_target
 from pixelwise.errors import UsageError
 from pixelwise.task import Task
 
@@ -102,3 +103,41 @@ def test_what_is_refused() -> None:
         border_between(np.zeros((2, 2), int), width=0)
     with pytest.raises(UsageError, match="softmax3, sigmoid2, sigmoid2_full"):
         border_target(np.zeros((2, 2), int), width=1, form="softmax")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("row", "width", "target"),
+    [
+        ([0, 1, 1, 1, 2, 2, 2], 1, [0, 2, 1, 2, 2, 1, 1]),
+        ([1, 1, 1, 1, 0, 0, 0], 1, [1, 1, 1, 2, 0, 0, 0]),
+        ([0, 1, 1, 1, 1, 1, 0], 2, [0, 2, 2, 1, 2, 2, 0]),
+        ([7, 7, 7], 1, [1, 1, 1]),
+        ([0, 5, 0], 3, [0, 2, 0]),
+        ([0, 0, 0], 1, [0, 0, 0]),
+    ],
+)
+def test_contours_by_hand(row, width, target):
+    assert border_target(np.array([row]), width=width, place="around").tolist() == [target]
+    assert border_target(np.array([row]).T, width=width, place="around").T.tolist() == [target]
+
+
+@given(
+    arrays(np.int32, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 3)), st.integers(1, 3)
+)
+@settings(max_examples=60, deadline=None)
+def test_a_contour_is_what_differs_within_the_width_on_objects(instances_HW, width):
+    height, columns = instances_HW.shape
+    expected = np.zeros((height, columns), bool)
+    for y, x in np.ndindex(height, columns):
+        around = instances_HW[max(0, y - width) : y + width + 1, max(0, x - width) : x + width + 1]
+        expected[y, x] = instances_HW[y, x] > 0 and (around != instances_HW[y, x]).any()
+    assert np.array_equal(border_around(instances_HW, width=width), expected)
+    touching = border_between(instances_HW, width=width) & (instances_HW > 0)
+    assert not (touching & ~expected).any(), "what lies between objects is a part of their contours"
+    full = border_target(instances_HW, width=width, form="sigmoid2_full", place="around")
+    assert np.array_equal(full, (instances_HW > 0) + 2 * expected)
+
+
+def test_another_place_is_refused():
+    with pytest.raises(UsageError, match="unknown place of borders 'beside'; choose between or around"):
+        border_target(np.zeros((2, 2), int), width=1, place="beside")  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ from pixelwise.data.mask_counts import MaskCount, count_mask
 from pixelwise.data.masks import Coding, MaskKind, class_pixels, read_mask, read_objects
 from pixelwise.data.stored import ImageHeader
 from pixelwise.data.survey import Survey, make_survey
-from pixelwise.data.targets import TargetForm
+from pixelwise.data.targets import BorderPlace, TargetForm
 from pixelwise.errors import DataError, Finding, ImageFileError, UsageError, printable
 from pixelwise.task import Task
 
@@ -73,6 +73,7 @@ def open_dataset(
     masks: str = "auto",
     border: int = 0,
     form: TargetForm = "softmax3",
+    place: BorderPlace = "between",
 ) -> Dataset:
     """Find images and masks under `path`, read all masks, and infer what their values mean.
 
@@ -93,6 +94,7 @@ def open_dataset(
         layout=folder.layout,
         border=border,
         form=form,
+        place=place,
     )
     headers, counts = _read_all(path, samples, options.counted)
     coding, task = infer_coding(counts, options)

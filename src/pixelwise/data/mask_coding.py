@@ -21,7 +21,7 @@ from pixelwise.data.known_classes import KNOWN_CLASSES, KnownClasses
 from pixelwise.data.mask_counts import MaskCount, count_in_colours
 from pixelwise.data.masks import WHITE, Coding, MaskKind, code_text, coding_text, unknown_codes
 from pixelwise.data.stored import refusal
-from pixelwise.data.targets import TargetForm
+from pixelwise.data.targets import BorderPlace, TargetForm
 from pixelwise.errors import DataError, Finding, UsageError
 from pixelwise.task import VOID, Colour, Task, distinct_colours
 
@@ -39,6 +39,7 @@ class MaskOptions:
 
     border  width in pixels of the borders between objects that are to be learned; 0: the classes as they are
     form    of the target that is learned where borders are (see `data/targets.py`)
+    place   where borders are
     """
 
     classes: tuple[str, ...] = ()
@@ -47,6 +48,7 @@ class MaskOptions:
     layout: str = ""
     border: int = 0
     form: TargetForm = "softmax3"
+    place: BorderPlace = "between"
 
     @property
     def counted(self) -> MaskKind | Literal["auto"]:
@@ -238,7 +240,7 @@ def check_same_meaning(masks: Sequence[MaskCount], coding: Coding) -> None:
 def _border_coding(masks: Sequence[MaskCount], options: MaskOptions) -> tuple[Coding, Task]:
     """Masks of objects, of which the inside and the border are learned; refused where none holds two objects."""
     void = () if options.ignore_index is None else (options.ignore_index,)
-    coding = Coding(kind="instances", void=void, border=options.border, form=options.form)
+    coding = Coding(kind="instances", void=void, border=options.border, form=options.form, place=options.place)
     check_codes(masks, coding)
     if all(mask.objects < 2 and coding.classes_in(list(mask.counts)).count(1) < 2 for mask in masks):
         found = "no mask holds two objects"

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pixelwise.data.images import read_stored
 from pixelwise.data.layouts import Source
 from pixelwise.data.stored import Stored, refusal
-from pixelwise.data.targets import TargetForm, border_target
+from pixelwise.data.targets import BorderPlace, TargetForm, border_target
 from pixelwise.errors import DataError, Finding, UsageError
 from pixelwise.task import VOID, Task
 
@@ -46,9 +46,10 @@ class Coding:
     border  instances only: borders of this width in pixels are learned (see `data/targets.py`); 0: the classes are
             background and object
     form    of what is learned where borders are: three exclusive classes, or two that overlap
+    place   whether borders lie between objects or around them
 
     >>> Coding.from_dict(Coding(kind="binary", values=(0, 255)).to_dict())
-    Coding(kind='binary', values=(0, 255), void=(), border=0, form='softmax3')
+    Coding(kind='binary', values=(0, 255), void=(), border=0, form='softmax3', place='between')
     """
 
     kind: MaskKind
@@ -56,6 +57,7 @@ class Coding:
     void: tuple[int | str, ...] = ()
     border: int = 0
     form: TargetForm = "softmax3"
+    place: BorderPlace = "between"
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -69,6 +71,8 @@ class Coding:
             raise UsageError(f"masks of kind {self.kind} with borders of {self.border} pixels")
         if self.form not in get_args(TargetForm):
             raise UsageError(f"unknown form of target {self.form!r}; choose one of {', '.join(get_args(TargetForm))}")
+        if self.place not in get_args(BorderPlace):
+            raise UsageError(f"unknown place of borders {self.place!r}; choose {' or '.join(get_args(BorderPlace))}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Coding:
@@ -76,14 +80,15 @@ class Coding:
         try:
             kind, codes, void = values["kind"], tuple(values["values"]), tuple(values["void"])
             border, form = values.get("border", 0), values.get("form", "softmax3")
+            place = values.get("place", "between")
         except (KeyError, TypeError) as error:
             raise UsageError(f"not the coding of masks: {error}") from error
-        return cls(kind=kind, values=codes, void=void, border=border, form=form)
+        return cls(kind=kind, values=codes, void=void, border=border, form=form, place=place)
 
     def to_dict(self) -> dict[str, Any]:
         """The coding as plain JSON values."""
         codes = {"values": list(self.values), "void": list(self.void)}
-        return {"kind": self.kind, **codes, "border": self.border, "form": self.form}
+        return {"kind": self.kind, **codes, "border": self.border, "form": self.form, "place": self.place}
 
     def value_codes(self) -> list[int]:
         """The code of each class as a number."""
@@ -116,7 +121,7 @@ def read_mask(sources: Sequence[Source], coding: Coding, task: Task) -> NDArray[
     """
     if coding.border:
         objects_HW = read_objects(sources, coding, task)
-        target_HW = border_target(objects_HW, width=coding.border, form=coding.form)
+        target_HW = border_target(objects_HW, width=coding.border, form=coding.form, place=coding.place)
         return np.where(objects_HW < 0, np.uint8(_void(task)), target_HW)
     return _read_numbered(
         sources, coding, task, lambda classes: np.where(classes == -1, _void(task), classes), np.uint8

@@ -115,7 +115,8 @@ def mapping_text(coding: Coding, task: Task) -> str:
     """
     if coding.border:
         classes = " and ".join(printable(name) for name in task.names[-2:])
-        text = f"instances: 0 is background, every object is learned as {classes}, {coding.border} pixels wide"
+        where = f"{coding.border} pixels wide, {coding.place} objects"
+        text = f"instances: 0 is background, every object is learned as {classes}, {where}"
     elif coding.kind == "instances":
         text = f"instances: 0 is {task.names[0]}, every object is {task.names[1]}"
     else:

@@ -40,6 +40,7 @@ def open_data(asked: RunConfig) -> tuple[Dataset, SplitResult]:
         masks=data.masks,
         border=data.border_width,
         form=data.border_form,
+        place=data.border_place,
     )
     return dataset, choose_split(dataset, asked)
 
