@@ -16,7 +16,7 @@ PUBLIC_NAMES = {
     "parse_config read_config",
     "errors": "BundleError DataError Finding ImageFileError MissingExtraError OutputError PixelwiseError TrainingError "
     "UnreadableError UsageError printable require",
-    "inference.predict": "Prediction Predictor labels_of predict symmetries",
+    "inference.predict": "Prediction Predictor labels_of predict",
     "inference.sliding": "sliding_logits",
     "losses.border": "border_weights two_distances",
     "losses.class_weights": "effective_number inverse_frequency median_frequency weight_map",
@@ -42,7 +42,8 @@ PUBLIC_NAMES = {
     "metrics.overlap": "Overlap count_overlap",
     "models.encoders": "EncoderPlan ModuleEncoder TimmEncoder build_encoder dilates parse_encoder plan_encoder",
     "models.registry": "build_model model_options",
-    "postprocess.instances": "InstanceSettings find_instances split_by_distance tune watershed",
+    "postprocess.instances": "InstanceSettings evidence_of find_instances objects_of tune",
+    "postprocess.watershed": "split_by_distance watershed",
     "postprocess.labels": "classes_of_instances from_cityscapes from_panoptic number_within_classes paint_classes "
     "panoptic_to_rgb rgb_to_panoptic split_classes to_cityscapes to_panoptic",
     "postprocess.polygons": "ObjectImage instances_to_geojson mask_to_geojson outlines to_coco",

@@ -61,7 +61,7 @@ class DataConfig(Section):
     target: Literal["classes", "borders"] = "classes"
     """borders: masks of single objects are learned as inside and border, so that touching objects can be told apart"""
     border: int = Field(2, ge=1, le=50)
-    """for the target borders: a pixel is border where another object (around: anything else) is within so many pixels"""
+    """for the target borders: a pixel is border where another object (around: anything else) is within so many of it"""
     border_place: Literal["between", "around"] = "between"
     """between: where objects touch; around: the contour of every object, which a short training learns as well"""
     border_form: Literal["softmax3", "sigmoid2", "sigmoid2_full"] = "softmax3"

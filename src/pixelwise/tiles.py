@@ -39,13 +39,16 @@ class Window:
         return self.bottom - self.top, self.right - self.left
 
     def grown(self, margin: int, shape: tuple[int, int], *, align: int = 1) -> Window:
-        """The box with `margin` pixels more on each side, within an image of `shape`; begins on multiples of `align`.
+        """The box with `margin` pixels more on each side, within an image of `shape`.
 
-        >>> Window(8, 0, 12, 4).grown(3, (13, 64), align=4)
-        Window(top=4, left=0, bottom=13, right=7)
+        It is first widened to whole blocks of `align` pixels, counted from the upper left of the image.
+
+        >>> Window(9, 0, 12, 3).grown(4, (18, 64), align=4)
+        Window(top=4, left=0, bottom=16, right=8)
         """
-        top, left = (max(0, begin - margin) // align * align for begin in (self.top, self.left))
-        return Window(top, left, min(self.bottom + margin, shape[0]), min(self.right + margin, shape[1]))
+        top, left = (max(0, begin // align * align - margin) // align * align for begin in (self.top, self.left))
+        bottom, right = (-(-end // align) * align + margin for end in (self.bottom, self.right))
+        return Window(top, left, min(bottom, shape[0]), min(right, shape[1]))
 
     def within(self, other: Window) -> Window:
         """This box as seen from the upper left of another one that holds it.

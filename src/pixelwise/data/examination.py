@@ -16,7 +16,7 @@ from pixelwise.data.doctor import CHECKS, Diagnosis
 from pixelwise.data.image_findings import IMAGE_CHECKS
 from pixelwise.data.layouts import Folder, find_tolerantly
 from pixelwise.data.mask_coding import MaskOptions
-from pixelwise.data.mask_findings import MASK_CHECKS, Case, class_counts, evidence_of
+from pixelwise.data.mask_findings import MASK_CHECKS, Case, class_counts, record_evidence
 from pixelwise.data.mask_meaning import Meaning, declarations, summary_finding, understand
 from pixelwise.data.mask_places import MaskPlace, find_places
 from pixelwise.data.masks import MaskKind
@@ -125,7 +125,7 @@ def _shared(case: Case) -> Iterator[Diagnosis]:
     """What the checks of training say that have no pixels to look at."""
     if case.meaning is None:
         return
-    pairs = [evidence_of(record) for record in case.records if record.image.header is not None and record.pixels]
+    pairs = [record_evidence(record) for record in case.records if record.image.header is not None and record.pixels]
     for name, kind in SHARED_CHECKS.items():
         if pairs:
             yield from (Diagnosis(finding=finding, kind=kind) for finding in CHECKS[name](pairs, case.meaning.task))

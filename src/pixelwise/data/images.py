@@ -76,7 +76,17 @@ def read_image(path: Path, *, page: int | None = None) -> NDArray[Any]:
     `page` chooses a page of a TIFF, counted from 0. Raises ImageFileError naming the file, what is wrong with it, the
     rule and the remedy; never hangs on a pipe, and takes no memory for an image beyond 2**28 pixels.
     """
-    stored = read_stored(path, page=page)
+    return image_values(path, read_stored(path, page=page))
+
+
+def image_values(path: Path, stored: Stored, *, where: str = "") -> NDArray[Any]:
+    """The values that an image has, for those stored in its file, by the rules at the top of this file.
+
+    `where` is said with values that are not finite. Raises ImageFileError as `read_image` does.
+
+    >>> image_values(Path("a.tif"), Stored(pixels_HWC=np.array([[[False], [True]]]), bits=1)).ravel().tolist()
+    [0, 255]
+    """
     pixels_HWC = stored.pixels_HWC
     if stored.palette is not None:
         return np.take(stored.palette, pixels_HWC[..., 0], axis=0)
@@ -84,13 +94,13 @@ def read_image(path: Path, *, page: int | None = None) -> NDArray[Any]:
         return pixels_HWC.astype(np.uint8) * np.uint8(255 // (2**stored.bits - 1))
     if pixels_HWC.dtype in (np.uint8, np.uint16):
         return pixels_HWC
-    return _finite_float(path, pixels_HWC)
+    return _finite_float(path, pixels_HWC, where)
 
 
 def read_header(path: Path, *, page: int | None = None) -> ImageHeader:
     """Size, channels, type and pages, without decoding a pixel; raises ImageFileError as `read_image` does."""
-    kind = _format(path)
-    with _decoding(path, kind):
+    kind = picture_format(path)
+    with decoding(path, kind):
         header = read_tiff_header(path, page or 0) if kind == "TIFF" else read_pillow_header(path, kind)
     check_size(path, header)
     return header
@@ -98,14 +108,14 @@ def read_header(path: Path, *, page: int | None = None) -> ImageHeader:
 
 def read_stored(path: Path, *, page: int | None = None) -> Stored:
     """One picture with the values of the file (palette indices, 1-bit values), upright; raises ImageFileError."""
-    kind = _format(path)
+    kind = picture_format(path)
     if page is not None and kind != "TIFF" and page != 0:
         raise refusal(path, found=f"no page {page}", rule=f"a {kind} has one picture", fix="give no page")
-    with _decoding(path, kind):
+    with decoding(path, kind):
         return read_tiff(path, page) if kind == "TIFF" else read_pillow(path, kind, None)
 
 
-def _format(path: Path) -> str:
+def picture_format(path: Path) -> str:
     """What the first bytes say; refuses what is no regular file before opening it."""
     try:
         mode = path.stat().st_mode
@@ -127,7 +137,7 @@ def _format(path: Path) -> str:
 
 
 @contextmanager
-def _decoding(path: Path, kind: str) -> Iterator[None]:
+def decoding(path: Path, kind: str) -> Iterator[None]:
     """Turn whatever a decoder raises into an ImageFileError."""
     try:
         yield
@@ -138,7 +148,7 @@ def _decoding(path: Path, kind: str) -> Iterator[None]:
         raise refusal(path, found=found, rule="a complete picture", fix="copy or export it again") from error
 
 
-def _finite_float(path: Path, pixels_HWC: NDArray[Any]) -> NDArray[np.float32]:
+def _finite_float(path: Path, pixels_HWC: NDArray[Any], where: str) -> NDArray[np.float32]:
     if pixels_HWC.dtype.kind not in "iuf":
         rule = "whole or real numbers"
         raise refusal(path, found=f"values of type {pixels_HWC.dtype}", rule=rule, fix="save it as float32")
@@ -147,6 +157,6 @@ def _finite_float(path: Path, pixels_HWC: NDArray[Any]) -> NDArray[np.float32]:
     if not np.isfinite(image_HWC).all():
         nan, infinite = int(np.isnan(pixels_HWC).sum()), int(np.isinf(pixels_HWC).sum())
         too_large = int((~np.isfinite(image_HWC)).sum()) - nan - infinite
-        found = f"{nan} NaN, {infinite} infinite and {too_large} values beyond float32"
+        found = f"{nan} NaN, {infinite} infinite and {too_large} values beyond float32{where}"
         raise refusal(path, found=found, rule="finite values", fix="replace these values, then save again")
     return image_HWC

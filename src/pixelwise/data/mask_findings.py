@@ -83,7 +83,7 @@ def class_counts(mask: MaskRecord, meaning: Meaning) -> dict[int, int]:
     return {index: pixels for index, pixels in counts.items() if pixels}
 
 
-def evidence_of(record: Record) -> Evidence:
+def record_evidence(record: Record) -> Evidence:
     """The evidence of a pair whose image and mask can be read, for the checks that training makes."""
     assert record.mask is not None
     assert record.image.header is not None
@@ -330,7 +330,7 @@ def _misplaced(record: Record, place: MaskPlace, case: Case) -> Diagnosis:
             fix="turn the mask so, or look whether it belongs to another image",
         )
         return Diagnosis(finding=finding, kind="turned masks", mends=TURNS[place.turn])
-    (finding,) = check_sizes([evidence_of(record)], ANY_TASK)
+    (finding,) = check_sizes([record_evidence(record)], ANY_TASK)
     if place.mask_of == record.name:
         by = "as its image's EXIF orientation says" if place.exif else "as its borders fit the image"
         return Diagnosis(finding=finding, kind="turned masks", mends=f"{TURNS[place.turn]}, {by}")

@@ -14,6 +14,14 @@ OVERVIEW, TRANSPARENCY = 1, 4
 def full_pages(path: Path) -> list[int]:
     """Indices, in the chain of the file, of the pages that are neither an overview nor a transparency mask.
 
+    Raises as `subfile_types` does.
+    """
+    return [index for index, kind in enumerate(subfile_types(path)) if not kind & (OVERVIEW | TRANSPARENCY)]
+
+
+def subfile_types(path: Path) -> list[int]:
+    """The kind of each page in the chain of the file: 0, or the sum of OVERVIEW, TRANSPARENCY and others.
+
     Raises ValueError where the chain returns to itself, leaves the file or has more than 100,000 pages, and
     struct.error where the file ends within it.
     """
@@ -25,11 +33,9 @@ def full_pages(path: Path) -> list[int]:
         while offset:
             if offset in seen or offset >= size or len(seen) >= MOST_PAGES:
                 raise ValueError(f"the chain of pages is broken after page {len(seen)}")
-            kind, following = _page(file, offset, order, is_big)
-            if not kind & (OVERVIEW | TRANSPARENCY):
-                found.append(len(seen))
             seen.add(offset)
-            offset = following
+            kind, offset = _page(file, offset, order, is_big)
+            found.append(kind)
     return found
 
 
