@@ -1,8 +1,7 @@
-"""Objects from scores: the watershed against a slow definition, the four forms of target, tidying, tuning."""
+"""Objects from scores: the four forms of target, each piece by itself, tidying, tuning."""
 
 from __future__ import annotations
 
-import heapq
 import json
 import math
 from dataclasses import replace
@@ -15,89 +14,19 @@ from scipy import ndimage
 
 from pixelwise.errors import DataError, UsageError
 from pixelwise.postprocess import instances as inst
-from pixelwise.postprocess.instances import InstanceSettings, find_instances, split_by_distance, tune, watershed
-from pixelwise.postprocess.morphology import connected_components, pieces
+from pixelwise.postprocess.instances import (
+    FOREGROUND,
+    SEED,
+    InstanceSettings,
+    evidence_of,
+    find_instances,
+    objects_of,
+    tune,
+)
+from pixelwise.postprocess.morphology import connected_components, pieces, renumber
 
 SOFTMAX3 = InstanceSettings(form="softmax3")
-NEIGHBOURS = {4: [(-1, 0), (0, -1), (0, 1), (1, 0)]}
-NEIGHBOURS[8] = [*NEIGHBOURS[4], (-1, -1), (-1, 1), (1, -1), (1, 1)]
 connectivities = pytest.mark.parametrize("connectivity", [4, 8])
-
-
-@st.composite
-def landscapes(draw):
-    """Heights (few or many), seeds, and where the flood may go."""
-    shape = draw(st.tuples(st.integers(1, 10), st.integers(1, 10)))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    height = rng.integers(0, draw(st.sampled_from([1, 3, 255])), shape, endpoint=True)
-    seeds = np.where(rng.random(shape) < draw(st.sampled_from([0.0, 0.04, 0.2])), rng.integers(1, 4, shape), 0)
-    return height, seeds.astype(np.int32), rng.random(shape) < draw(st.sampled_from([0.5, 0.8, 1.0]))
-
-
-def ways(height, seeds, allowed, label, connectivity):
-    """(highest pixel on the way, steps within that level) from a seed to each pixel, by Dijkstra's algorithm."""
-    best = dict.fromkeys(zip(*np.nonzero(seeds == label), strict=True), (-1, 0))
-    queue = [(way, pixel) for pixel, way in best.items()]
-    heapq.heapify(queue)
-    while queue:
-        way, (row, column) = heapq.heappop(queue)
-        if way > best[row, column]:
-            continue
-        for down, right in NEIGHBOURS[connectivity]:
-            pixel = r, c = row + down, column + right
-            if 0 <= r < height.shape[0] and 0 <= c < height.shape[1] and allowed[pixel] and not seeds[pixel]:
-                top = max(way[0], int(height[pixel]))
-                longer = (top, way[1] + 1 if top == way[0] else 0)
-                if longer < best.get(pixel, (math.inf, 0)):
-                    best[pixel] = longer
-                    heapq.heappush(queue, (longer, pixel))
-    return best
-
-
-@connectivities
-@given(landscape=landscapes())
-@settings(max_examples=120, deadline=None)
-def test_every_pixel_goes_to_a_seed_with_the_lowest_pass(connectivity, landscape):
-    height, seeds, allowed = landscape
-    found = watershed(height, seeds, allowed, connectivity=connectivity)
-    reached = {label: ways(height, seeds, allowed, label, connectivity) for label in (1, 2, 3)}
-    for pixel in np.ndindex(height.shape):
-        passes = {label: way[pixel][0] for label, way in reached.items() if pixel in way}
-        if not passes:
-            assert found[pixel] == 0
-        else:
-            assert passes[found[pixel]] == min(passes.values())
-
-
-@connectivities
-@given(landscape=landscapes())
-@settings(max_examples=80, deadline=None)
-def test_on_a_plain_every_pixel_goes_to_a_nearest_seed(connectivity, landscape):
-    height, seeds, allowed = landscape
-    flat = np.zeros_like(height)
-    found = watershed(flat, seeds, allowed, connectivity=connectivity)
-    reached = {label: ways(flat, seeds, allowed, label, connectivity) for label in (1, 2, 3)}
-    for pixel in zip(*np.nonzero(found), strict=True):
-        steps = {label: way[pixel] for label, way in reached.items() if pixel in way}
-        assert steps[found[pixel]] == min(steps.values())
-
-
-@connectivities
-@given(landscape=landscapes())
-@settings(max_examples=60, deadline=None)
-def test_basins_are_connected_to_their_seeds(connectivity, landscape):
-    height, seeds, allowed = landscape
-    numbered = pieces(seeds, connectivity=connectivity)
-    found = watershed(height, numbered, allowed, connectivity=connectivity)
-    assert pieces(found, connectivity=connectivity).max() == numbered.max()
-    assert (found[numbered > 0] == numbered[numbered > 0]).all()
-    assert not found[~allowed & (numbered == 0)].any()
-
-
-def test_a_wall_keeps_the_flood_back_until_it_is_under_water():
-    height = np.array([[0, 9, 0, 0, 0, 5, 0]])
-    seeds = np.array([[1, 0, 0, 0, 0, 0, 2]])
-    assert watershed(height, seeds, np.ones((1, 7))).tolist() == [[1, 1, 2, 2, 2, 2, 2]]
 
 
 def two_cells():
@@ -216,35 +145,75 @@ def dumbbell(radius, lesser, neck, gap):
     return mask | ((abs(rows - middle) <= neck // 2) & (columns >= middle) & (columns <= middle + gap))
 
 
-@connectivities
-@pytest.mark.parametrize(("radius", "lesser"), [(10, 10), (20, 6), (40, 10)])
-def test_two_bulges_part_at_a_neck_below_their_share(connectivity, radius, lesser):
-    gap = radius + lesser + 4
-    narrow, wide = (dumbbell(radius, lesser, neck, gap) for neck in (lesser // 2, 2 * lesser - 1))
-    found = split_by_distance(narrow, neck=0.5, connectivity=connectivity)
-    assert found.max() == 2
-    assert ((found > 0) == narrow).all()
-    middle = radius + 2
-    assert found[middle, middle] != found[middle, middle + gap]
-    assert split_by_distance(wide, neck=0.5, connectivity=connectivity).max() == 1
-    assert split_by_distance(narrow, neck=0.0, connectivity=connectivity).max() == 1
+@st.composite
+def evidence_of_pieces(draw):
+    """Settings, and evidence of several pieces in noise of some coarseness."""
+    settings_ = InstanceSettings(
+        form=draw(st.sampled_from(list(inst.FORM_CHANNELS))),
+        neck=draw(st.sampled_from([0.0, 0.7, 1.0])),
+        connectivity=draw(st.sampled_from([4, 8])),
+        smallest=draw(st.sampled_from([1, 4])),
+        smallest_seed=draw(st.sampled_from([1, 3])),
+        fill_holes=draw(st.booleans()),
+    )
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    shape = draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
+    noise = ndimage.gaussian_filter(rng.random((3, *shape)), (0, *[draw(st.sampled_from([0, 1, 2]))] * 2))
+    scores = (noise - noise.min()) / max(np.ptp(noise), 1e-9)
+    return settings_, evidence_of(scores[: len(settings_.channels)], settings_)
 
 
-@connectivities
-@pytest.mark.parametrize("neck", [0.0, 0.5, 1.0])
-@given(seed=st.integers(0, 2**32))
-@settings(max_examples=25, deadline=None)
-def test_a_split_keeps_the_mask_and_cuts_its_components(connectivity, neck, seed):
-    rng = np.random.default_rng(seed)
-    mask = ndimage.gaussian_filter(rng.random((20, 20)), 1.5) > 0.5
-    found = split_by_distance(mask, neck=neck, connectivity=connectivity)
-    whole = connected_components(mask, connectivity=connectivity)
-    assert ((found > 0) == mask).all()
-    assert found.max() >= whole.max()
-    assert all(np.unique(whole[found == label]).size == 1 for label in range(1, found.max() + 1))
-    assert pieces(found, connectivity=connectivity).max() == found.max()
-    if neck == 0:
-        assert found.max() == whole.max()
+@given(case=evidence_of_pieces())
+@settings(max_examples=150, deadline=None)
+def test_each_piece_decides_by_itself_what_its_objects_are(case):
+    settings_, evidence = case
+    whole = objects_of(evidence, settings_)
+    parts = connected_components(evidence[0] & FOREGROUND, connectivity=settings_.connectivity)
+    for label, (rows, columns) in enumerate(ndimage.find_objects(parts), start=1):
+        box = np.s_[max(0, rows.start - 1) : rows.stop + 1, max(0, columns.start - 1) : columns.stop + 1]
+        seen, piece = evidence[:, *box], parts[box] == label
+
+        # Holes may hold other pieces; without filling, what is outside of the piece does not matter at all.
+        if not settings_.fill_holes:
+            seen = seen * piece
+        expected = only_of(whole, parts == label)
+        assert (renumber(expected[box]) == renumber(only_of(objects_of(seen, settings_), piece))).all()
+        expected[box] = 0
+        assert not expected.any()
+
+
+def only_of(labels, piece):
+    """The objects whose first pixel is of a piece: the first one is never of a filled hole."""
+    numbers, first = np.unique(labels, return_index=True)
+    return labels * np.isin(labels, numbers[piece.ravel()[first] & (numbers > 0)])
+
+
+@pytest.mark.parametrize("form", list(inst.FORM_CHANNELS))
+def test_evidence_of_a_part_is_that_of_the_whole(form):
+    settings_ = InstanceSettings(form=form, foreground=0.4, seed=0.6)
+    scores = np.random.default_rng(3).dirichlet(np.ones(3), (9, 11)).transpose(2, 0, 1)[: len(settings_.channels)]
+    whole = evidence_of(scores, settings_)
+    assert (evidence_of(scores[:, 2:7, 3:], settings_) == whole[:, 2:7, 3:]).all()
+    assert set(np.unique(whole[0])) == ({0, FOREGROUND} if form == "plain" else {0, FOREGROUND, FOREGROUND | SEED})
+    assert whole[1].any() == (form != "plain")
+    assert (objects_of(whole, settings_) == find_instances(scores, settings_)).all()
+
+
+def test_evidence_by_hand():
+    inside, border = np.array([[[1.00099, 0.6, 0.6, 0.0]], [[-0.00099, 0.3, 0.5, -0.0005]]], np.float32)
+    found = evidence_of(np.stack([inside, border]), InstanceSettings(form="sigmoid2", foreground=0.95))
+    # Foreground inside + border: 1, 0.9, 1, 0; inside without border: 1, 0.42, 0.3, 0.
+    assert found.tolist() == [[[3, 0, 1, 0]], [[0, 148, 178, 255]]]
+    assert found.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [np.zeros((2, 4, 4)), np.zeros((4, 4), np.uint8), np.zeros((3, 4, 4), np.uint8), np.zeros((2, 0, 4), np.uint8)],
+)
+def test_evidence_that_is_none_is_refused(evidence):
+    with pytest.raises(DataError, match=r"evidence of shape .* what evidence_of makes"):
+        objects_of(evidence, SOFTMAX3)
 
 
 def test_scores_that_are_none_are_refused():

@@ -11,12 +11,15 @@ foreground:
 Where the border was missed, the inside is still narrow between two objects. So the seeds may be cut at their necks as
 well (`split_by_distance`), which is also the one way to part objects that were learned without borders.
 
-The watershed floods a landscape from its seeds, level by level; on a level all shores advance one pixel at a time
-(Beucher and Meyer: The morphological approach to segmentation: the watershed transformation. 1993, "hierarchical
-queues"). So a pixel goes to a seed from which it can be reached over the lowest pass, and on a plain to the nearest.
-No line is left between the objects.
+It is done in two steps, so that an image may be larger than memory (see inference/merge.py):
+
+    evidence_of    what a pixel says by itself: foreground or not, seed or not, its height for the watershed
+    objects_of     the objects of that evidence. Each connected piece of the foreground decides by itself what its
+                   objects are; what lies around it, and where it lies in the image, do not matter. Only whether a hole
+                   is filled also depends on what lies in the hole
 
 K channels, H rows, W columns. instances_HW: int32, 0 background, objects from 1.
+evidence_2HW: uint8; first FOREGROUND and SEED as bits, then the height, 0 to LEVELS (always 0 for `plain`).
 """
 
 from __future__ import annotations
@@ -26,7 +29,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,16 +38,17 @@ from pixelwise.postprocess.morphology import (
     Labels,
     Mask,
     check_connectivity,
-    check_map,
     connected_components,
     fill_object_holes,
     remove_small_objects,
     renumber,
 )
+from pixelwise.postprocess.watershed import split_by_distance, watershed
 
 Form = Literal["softmax3", "sigmoid2", "sigmoid2_full", "plain"]
 Array = NDArray[Any]
 Scores = NDArray[np.float32]
+Evidence = NDArray[np.uint8]
 FORM_CHANNELS: dict[str, tuple[str, ...]] = {
     "softmax3": ("background", "inside", "border"),
     "sigmoid2": ("inside", "border"),
@@ -53,6 +56,7 @@ FORM_CHANNELS: dict[str, tuple[str, ...]] = {
     "plain": ("background", "foreground"),
 }
 """What the channels of the scores are, in order, for each form of target. inside = mask - border."""
+FOREGROUND, SEED = 1, 2
 LEVELS = 255
 LARGEST_AREA = 1 << 31
 ROUNDING = 1e-3
@@ -135,67 +139,40 @@ def find_instances(scores_KHW: Array, settings: InstanceSettings) -> Labels:
     >>> find_instances(np.stack([1 - inside - border, inside, border]), InstanceSettings(form="softmax3")).tolist()
     [[1, 2, 2, 0]]
     """
+    return objects_of(evidence_of(scores_KHW, settings), settings)
+
+
+def evidence_of(scores_KHW: Array, settings: InstanceSettings) -> Evidence:
+    """What each pixel says by itself about objects, uint8 (2, H, W): of a part of an image as of the whole.
+
+    First FOREGROUND and SEED as bits, then the height for the watershed, 0 to 255. Raises DataError like
+    `find_instances`.
+
+    >>> evidence_of(np.array([[[0.1, 0.2]], [[0.8, 0.3]], [[0.1, 0.5]]]), InstanceSettings(form="softmax3")).tolist()
+    [[[3, 1]], [[51, 178]]]
+    """
     _check_scores(scores_KHW, settings)
-    return _tidy(_divide(scores_KHW, settings), settings)
+    foreground_HW, inside_HW = _foreground_and_inside(scores_KHW, settings.form)
+    evidence_2HW = np.zeros((2, *foreground_HW.shape), np.uint8)
+    evidence_2HW[0] = FOREGROUND * (foreground_HW > settings.foreground)
+    if settings.form != "plain":
+        evidence_2HW[0] |= SEED * ((evidence_2HW[0] > 0) & (inside_HW > settings.seed)).astype(np.uint8)
+        evidence_2HW[1] = np.rint((1 - inside_HW) * LEVELS).clip(0, LEVELS)
+    return evidence_2HW
 
 
-def watershed(height_HW: Array, seeds_HW: Array, allowed_HW: Array, *, connectivity: Connectivity = 4) -> Labels:
-    """Flood a landscape from seeds: every allowed pixel that is connected to a seed gets the label of one.
+def objects_of(evidence_2HW: Evidence, settings: InstanceSettings) -> Labels:
+    """The objects of what `evidence_of` gave, as `find_instances` gives them. Raises DataError for other arrays.
 
-    height_HW   whole numbers, best few different ones: each is a level of the flood
-    seeds_HW    0, or the label of a seed; seeds keep their pixels
-    allowed_HW  where the flood may go
-
-    A pixel goes to a seed from which the highest pixel on the way is lowest, and of those to the one whose flood comes
-    first. Of floods that come together, the one that comes from below wins, then from the right, the left, above, and
-    then from the corners.
-
-    >>> watershed(np.array([[0, 1, 9, 1, 0]]), np.array([[1, 0, 0, 0, 2]]), np.ones((1, 5), bool)).tolist()
-    [[1, 1, 2, 2, 2]]
+    >>> objects_of(np.array([[[1, 0, 1, 1]], [[0, 0, 0, 0]]], np.uint8), InstanceSettings(form="plain")).tolist()
+    [[1, 0, 2, 2]]
     """
-    # A frame of forbidden pixels, so that neighbours in the flat arrays are neighbours in the image.
-    width = height_HW.shape[1] + 2
-    height, labels = (np.pad(map_HW, 1).ravel() for map_HW in (height_HW, seeds_HW.astype(np.int32)))
-    free = np.pad((allowed_HW != 0) & (seeds_HW == 0), 1).ravel()
-    steps = (-width, -1, 1, width) + ((-width - 1, -width + 1, width - 1, width + 1) if connectivity == 8 else ())
-
-    # The front advances pixel by pixel; shores above the water wait until it has risen.
-    waiting = _advance(labels, free, np.flatnonzero(labels), steps)
-    while waiting.size:
-        level = height[waiting].min()
-        front, shores = waiting, []
-        while front.size:
-            flooded = height[front] <= level
-            shores.append(front[~flooded])
-            front = _advance(labels, free, front[flooded], steps)
-        waiting = np.concatenate(shores)
-    return labels.reshape(-1, width)[1:-1, 1:-1].copy()
-
-
-def split_by_distance(mask_HW: Array, *, neck: float = 0.5, connectivity: Connectivity = 4) -> Labels:
-    """Cut the pieces of a mask at their necks: two bulges part where the way between them is narrow.
-
-    The height of a pixel is its distance to the background (the edge of the image is none). Two tops are of two
-    objects where every way between them comes below `neck` times the lower top: 0 never cuts, 1 cuts at any dent. The
-    rule compares a neck with the lesser bulge, so it needs no scale, and large and small objects may touch. For convex
-    objects such as nuclei 0.7 to 0.8 is good.
-
-    >>> mask = np.array([[1, 1, 1, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 1, 1, 1]])
-    >>> split_by_distance(np.pad(mask, 1), neck=0.8)[2].tolist()
-    [0, 1, 1, 1, 2, 2, 2, 2, 0]
-    """
-    check_map(mask_HW, "mask")
-    inside_HW = mask_HW != 0
-    if inside_HW.all():
-        return np.ones(mask_HW.shape, np.int32)  # no distance is defined
-    distance_HW: Scores = cv2.distanceTransform(inside_HW.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-
-    # One basin per local maximum, heights in half pixels; the numbers of the tops read row by row.
-    tops_HW = inside_HW & (distance_HW == cv2.dilate(distance_HW, np.ones((3, 3), np.uint8)))
-    seeds_HW = renumber(connected_components(tops_HW, connectivity=connectivity))
-    height_HW = np.rint(2 * (distance_HW.max() - distance_HW)).astype(np.int32)
-    basins_HW = watershed(height_HW, seeds_HW, inside_HW, connectivity=connectivity)
-    return renumber(_merge_basins(distance_HW, basins_HW, neck, connectivity))
+    if evidence_2HW.dtype != np.uint8 or evidence_2HW.ndim != 3 or len(evidence_2HW) != 2 or not evidence_2HW.size:
+        raise DataError(
+            f"evidence of shape {evidence_2HW.shape} and type {evidence_2HW.dtype}; rule: uint8 of 2 × rows × columns; "
+            "give what evidence_of makes"
+        )
+    return _tidy(_divide(evidence_2HW, settings), settings)
 
 
 def tune(
@@ -216,14 +193,13 @@ def tune(
     candidates = _candidates(settings, necks)
     totals, counted, empty = dict.fromkeys(candidates, 0.0), dict.fromkeys(candidates, 0), True
     for scores_KHW, truth_HW in images:
-        _check_scores(scores_KHW, settings)
         empty = False
         divided: dict[InstanceSettings, Labels] = {}
         for candidate in candidates:
             # The areas share one watershed: they only matter afterwards.
             cut = replace(candidate, smallest=1)
             if cut not in divided:
-                divided = {cut: _divide(scores_KHW, cut)}
+                divided = {cut: _divide(evidence_of(scores_KHW, cut), cut)}
             value = score(_tidy(divided[cut], candidate), truth_HW)
             if not math.isnan(value):
                 totals[candidate] += value
@@ -233,16 +209,14 @@ def tune(
     return max(candidates, key=lambda c: totals[c] / counted[c] if counted[c] else -math.inf)
 
 
-def _divide(scores_KHW: Array, settings: InstanceSettings) -> Labels:
+def _divide(evidence_2HW: Evidence, settings: InstanceSettings) -> Labels:
     """Every pixel of the foreground gets an object; nothing is dropped yet."""
-    foreground_HW, inside_HW = _foreground_and_inside(scores_KHW, settings.form)
-    allowed_HW = foreground_HW > settings.foreground
+    allowed_HW = evidence_2HW[0] & FOREGROUND > 0
     if settings.form == "plain":
         return _pieces(allowed_HW, settings)
-    seeds_HW = _pieces(allowed_HW & (inside_HW > settings.seed), settings)
+    seeds_HW = _pieces(evidence_2HW[0] & SEED > 0, settings)
     seeds_HW = renumber(remove_small_objects(seeds_HW, settings.smallest_seed))
-    height_HW = np.rint((1 - inside_HW) * LEVELS).astype(np.int32)
-    objects_HW = watershed(height_HW, seeds_HW, allowed_HW, connectivity=settings.connectivity)
+    objects_HW = watershed(evidence_2HW[1], seeds_HW, allowed_HW, connectivity=settings.connectivity)
 
     # What no seed reaches is an object of its own.
     rest_HW = connected_components(allowed_HW & (objects_HW == 0), connectivity=settings.connectivity)
@@ -289,61 +263,6 @@ def _check_scores(scores_KHW: Array, settings: InstanceSettings) -> None:
     lowest, highest = float(scores_KHW.min()), float(scores_KHW.max())
     if not -ROUNDING <= lowest <= highest <= 1 + ROUNDING:  # also false for NaN
         raise DataError(f"scores from {lowest:g} to {highest:g}: scores are from 0 to 1; give scores, not logits")
-
-
-def _advance(labels: Labels, free: Mask, front: NDArray[np.intp], steps: tuple[int, ...]) -> NDArray[np.intp]:
-    """Give each free neighbour of the front its label; returns the neighbours, direction by direction."""
-    reached = []
-    for step in steps:
-        ahead = front + step
-        taken = free[ahead]
-        pixels = ahead[taken]
-        labels[pixels] = labels[front[taken]]
-        free[pixels] = False
-        reached.append(pixels)
-    return np.concatenate(reached)
-
-
-def _merge_basins(distance_HW: Scores, basins_HW: Labels, neck: float, connectivity: Connectivity) -> Labels:
-    """Join basins over their passes, highest first, where a pass is not below `neck` times the lower top."""
-    count = int(basins_HW.max())
-    if not count:
-        return basins_HW
-    heights = np.zeros(count + 1, np.float32)
-    np.maximum.at(heights, basins_HW, distance_HW)
-    tops, owner = heights.tolist(), list(range(count + 1))
-    for height, first, second in _passes(distance_HW, basins_HW, connectivity):
-        one, other = sorted((_root(owner, first), _root(owner, second)))
-        if one != other and height >= neck * min(tops[one], tops[other]):
-            owner[other] = one
-            tops[one] = max(tops[one], tops[other])
-    return np.array([_root(owner, basin) for basin in range(count + 1)], np.int32)[basins_HW]
-
-
-def _passes(distance_HW: Scores, basins_HW: Labels, connectivity: Connectivity) -> list[tuple[float, int, int]]:
-    """The highest pass between every two basins that touch, highest first, then by number."""
-    rows, columns = basins_HW.shape
-    found = []
-    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1))[: 2 if connectivity == 4 else 4]:
-        here = np.s_[: rows - down, max(0, -right) : columns - max(0, right)]
-        there = np.s_[down:, max(0, right) : columns + min(0, right)]
-        meet = (basins_HW[here] != basins_HW[there]) & (basins_HW[here] > 0) & (basins_HW[there] > 0)
-        pair = np.sort(np.stack([basins_HW[here][meet], basins_HW[there][meet]]), axis=0)
-        found.append((np.minimum(distance_HW[here][meet], distance_HW[there][meet]), *pair))
-    heights, firsts, seconds = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    order = np.lexsort((seconds, firsts, -heights))
-    passes: dict[tuple[int, int], float] = {}
-    for height, first, second in zip(*(part[order].tolist() for part in (heights, firsts, seconds)), strict=True):
-        passes.setdefault((first, second), height)
-    return [(height, first, second) for (first, second), height in passes.items()]
-
-
-def _root(owner: list[int], basin: int) -> int:
-    """The basin that a basin was joined to in the end."""
-    while owner[basin] != basin:
-        owner[basin] = owner[owner[basin]]
-        basin = owner[basin]
-    return basin
 
 
 def _candidates(settings: InstanceSettings, necks: Sequence[float]) -> list[InstanceSettings]:
