@@ -136,6 +136,13 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
+def resident_memory(device: torch.device) -> int:
+    """What this process has taken already, bytes; 0 where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    return 1024 * (_kilobytes(PROCESS_MEMORY, "VmRSS") or 0)
+
+
 def memory_limit(device: torch.device) -> int | None:
     """What this process may have in all, in bytes: what it has, and what is free; None where the system does not say.
 

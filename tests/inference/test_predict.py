@@ -13,7 +13,7 @@ from torch import nn
 from pixelwise.bundle import Bundle
 from pixelwise.config import PredictConfig, TilingWay
 from pixelwise.errors import PixelwiseError, UsageError
-from pixelwise.inference.predict import Predictor, predict, symmetries
+from pixelwise.inference.predict import Predictor, predict
 from pixelwise.postprocess.instances import InstanceSettings, find_instances
 from pixelwise.runtime import LackOfMemoryError, Runtime
 
@@ -54,15 +54,6 @@ def test_another_number_of_channels_is_refused_with_both_numbers(
 ) -> None:
     with pytest.raises(PixelwiseError, match=r"3 channels.*13"):
         predict(np.zeros((8, 8, 13), np.uint16), Predictor.of(make_bundle(channels=3), runtime))
-
-
-def test_symmetries_are_undone() -> None:
-    values = torch.arange(6.0).reshape(1, 1, 2, 3)
-    seen = set()
-    for turn, back in symmetries():
-        assert torch.equal(back(turn(values)), values)
-        seen.add((tuple(turn(values).shape), tuple(turn(values).flatten().tolist())))
-    assert len(seen) == 8
 
 
 class Leftness(nn.Module):

@@ -23,6 +23,7 @@ from pixelwise.cli.models import models_verb
 from pixelwise.cli.plan import plan_verb
 from pixelwise.cli.predict import predict_verb
 from pixelwise.cli.train import train_verb
+from pixelwise.cli.verify import verify_verb
 from pixelwise.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, PixelwiseError
 
 VERBS: dict[str, Callable[..., Any]] = {
@@ -33,6 +34,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "train": train_verb,
     "evaluate": evaluate_verb,
     "predict": predict_verb,
+    "verify": verify_verb,
     "encoders": encoders_verb,
     "models": models_verb,
     "inspect": inspect_verb,

@@ -12,12 +12,19 @@ import typer
 from pixelwise.cli.options import verb_of
 from pixelwise.cli.runs import find_model
 from pixelwise.cli.screen import Screen, counted
-from pixelwise.errors import EXIT_DONE, EXIT_SOME_FAILED
+from pixelwise.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
 
 if TYPE_CHECKING:
+    from pixelwise.cli.large import LargeOptions
     from pixelwise.data.layouts import Folder
     from pixelwise.inference.folder import Done, Outputs
     from pixelwise.inference.predict import Predictor
+
+SHARED = (
+    *("flips", "skip_flat", "level", "memory", "workers", "scheduler", "device"),
+    *("check", "one_tile", "replace", "dry_run"),
+)
+"""options that mean the same for a large image"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +32,15 @@ class PredictOptions:
     """What stands behind `pixelwise predict`."""
 
     run: Annotated[str, typer.Argument(help="A run's name or folder, or a model file.")]
-    images: Annotated[Path, typer.Argument(help="An image, a TIFF stack, or a folder of images.")]
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the masks [predictions/RUN/IMAGES].")] = (
-        None
-    )
+    images: Annotated[Path, typer.Argument(help="An image, a TIFF stack, a folder of images, or a Zarr of any size.")]
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for the masks [predictions/RUN/IMAGES]; of one image of any size OUT.zarr or OUT.tif.",
+        ),
+    ] = None
     scores: Annotated[bool, typer.Option("--scores", help="Also write the scores, as 16-bit TIFF.")] = False
     overlays: Annotated[bool, typer.Option("--overlays", help="Also write pictures to look at.")] = False
     geojson: Annotated[bool, typer.Option("--geojson", help="Also write the objects, or the classes, as polygons.")] = (
@@ -37,6 +49,24 @@ class PredictOptions:
     replace: Annotated[bool, typer.Option("--replace", help="Replace masks that are there already.")] = False
     flips: Annotated[bool, typer.Option("--flips", help="Average over mirror images and turns: 8 x slower.")] = False
     device: Annotated[str, typer.Option(help="cpu, cuda, mps; auto: the first that is there.")] = "auto"
+    memory: Annotated[str, typer.Option(help="How much memory to take in all, such as 2GB [half of what is free].")] = (
+        ""
+    )
+    workers: Annotated[int, typer.Option(min=0, help="OUT.zarr, OUT.tif: so many worker processes, by Dask.")] = 0
+    scheduler: Annotated[str, typer.Option(help="OUT.zarr, OUT.tif: the workers of this Dask scheduler, tcp://...")] = (
+        ""
+    )
+    score_bits: Annotated[int, typer.Option(help="OUT.zarr: bits of a score, 8 or 16.")] = 16
+    level: Annotated[
+        int, typer.Option(min=0, help="OUT.zarr, OUT.tif: level of the image's pyramid; 0: full size.")
+    ] = 0
+    skip_flat: Annotated[bool, typer.Option("--skip-flat", help="OUT.zarr, OUT.tif: spare tiles without content.")] = (
+        False
+    )
+    check: Annotated[bool, typer.Option("--check", help="OUT.zarr: find damaged files first, and do these again.")] = (
+        False
+    )
+    one_tile: Annotated[bool, typer.Option("--one-tile", help="OUT.zarr, OUT.tif: try one tile, and stop.")] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do and take; write nothing.")] = False
     json: Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")] = False
 
@@ -50,20 +80,26 @@ class PredictOptions:
 def predict_images(options: PredictOptions) -> int:
     """Write a mask for every image: an indexed PNG with the colours of the classes.
 
-    A model of borders (data.target=borders) also writes single objects: their numbers to instances/, and counts.csv.
+    A model of single objects also writes their numbers to instances/, and counts.csv. With --out OUT.zarr or OUT.tif
+    one image of any size is predicted tile by tile; run again, it goes on where it was stopped.
     """
     from pixelwise.bundle import Bundle
+    from pixelwise.cli import large
     from pixelwise.cli.tiling import show_prediction
     from pixelwise.config import RuntimeConfig
     from pixelwise.data.layouts import find_images
     from pixelwise.inference.estimate import bytes_per_pixel
     from pixelwise.inference.folder import Outputs
+    from pixelwise.inference.large_plan import window_budget
     from pixelwise.inference.predict import Predictor
-    from pixelwise.runtime import prepare
+    from pixelwise.runtime import parse_bytes, prepare
 
     # The model and the images.
     screen = Screen(json=options.json)
     model = find_model(options.run)
+    if large.is_large(options.images, options.out):
+        return large.predict_large(_large_options(options, model), screen)
+    _refuse_options_of_large(options)
     bundle = Bundle.load(model)
     found = find_images(options.images)
     folder = options.folder(model)
@@ -73,7 +109,10 @@ def predict_images(options: PredictOptions) -> int:
     screen.say(*(f"skipped {counted(count, 'file')}: {reason}" for reason, count in reasons.items()))
 
     # The masks.
-    predictor = Predictor.of(bundle, runtime, bundle.predict.with_flips(options.flips))
+    predictor = replace(
+        Predictor.of(bundle, runtime, bundle.predict.with_flips(options.flips)),
+        memory=window_budget(parse_bytes(options.memory), runtime.device) if options.memory else None,
+    )
     outputs = Outputs(
         folder=folder,
         scores=options.scores,
@@ -89,6 +128,33 @@ def predict_images(options: PredictOptions) -> int:
 
 
 predict_verb = verb_of(predict_images, PredictOptions)
+
+
+def _large_options(options: PredictOptions, model: Path) -> LargeOptions:
+    from pixelwise.cli.large import ZARR_SUFFIX, LargeOptions
+
+    if options.score_bits not in (8, 16):
+        raise UsageError(f"--score-bits {options.score_bits}: choose 8 or 16")
+    for name, asked in (("--overlays", options.overlays), ("--geojson", options.geojson)):
+        if asked:
+            raise UsageError(f"{name} is for images in a folder; of a large image look at the result, or leave it out")
+    folder = options.folder(model)
+    return LargeOptions(
+        model=model,
+        image=options.images,
+        out=options.out or folder.with_name(folder.name.removesuffix(ZARR_SUFFIX) + ZARR_SUFFIX),
+        scores=("uint8" if options.score_bits == 8 else "uint16") if options.scores else "",
+        **{name: getattr(options, name) for name in SHARED},
+    )
+
+
+def _refuse_options_of_large(options: PredictOptions) -> None:
+    """Options that images in a folder have no use for."""
+    for name in ("workers", "scheduler", "level", "skip_flat", "check", "one_tile"):
+        if getattr(options, name):
+            raise UsageError(
+                f"--{name.replace('_', '-')} is for one image of any size; give --out OUT.zarr or OUT.tif with it"
+            )
 
 
 def _write_masks(found: Folder, predictor: Predictor, outputs: Outputs, screen: Screen) -> list[Done]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pixelwise.errors import printable
 
 T = TypeVar("T")
+SECONDS_BETWEEN_LINES = 60
 
 
 class Screen:
@@ -45,6 +47,30 @@ class Screen:
             for item in items:
                 yield item
                 bar.advance(line)
+
+    def tiles(
+        self, items: Iterable[T], *, total: int, done: int, title: str, pixels: Callable[[T], int]
+    ) -> Iterator[T]:
+        """The items, with how many tiles are done, pixels per second and the time left: a bar, or a line a minute.
+
+        `done` of the `total` tiles were done before; `pixels` says how many an item has.
+        """
+        with self._bar("{task.description} {task.fields[numbers]}") as bar:
+            line = bar.add_task(title, total=total, completed=done, numbers="")
+            began = said = time.monotonic()
+            count, seen = 0, 0
+            for item in items:
+                count, seen = count + 1, seen + pixels(item)
+                now = time.monotonic()
+                speed = seen / max(now - began, 1e-9) / 1e6
+                bar.update(line, completed=done + count, numbers=f"{speed:.1f} Mpixel/s")
+                if not self._console.is_terminal and now - said >= SECONDS_BETWEEN_LINES:
+                    said = now
+                    left = (total - done - count) * (now - began) / count
+                    self.say(
+                        f"{title}: {done + count} of {total} tiles, {speed:.1f} Mpixel/s, {left / 60:.0f} min left"
+                    )
+                yield item
 
     @contextmanager
     def training(self, steps: int, done: int) -> Iterator[TrainingBar]:

@@ -9,7 +9,6 @@ B batch, C channels, K outputs, H rows, W columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ from pixelwise.config import PredictConfig
 from pixelwise.data.normalise import Normalisation
 from pixelwise.inference.scales import seen_at
 from pixelwise.inference.sliding import sliding_logits
+from pixelwise.inference.symmetries import Symmetry, symmetries
 from pixelwise.inference.tiling import USUAL_SIDE, Tiling, choose_tiling
 from pixelwise.postprocess.instances import InstanceSettings, find_instances
 from pixelwise.runtime import Runtime
@@ -93,11 +93,11 @@ def predict(image_HWC: NDArray[Any], predictor: Predictor) -> Prediction:
 
     # Logits to scores, averaged over sizes, mirror images and turns where that is asked for.
     scales = predictor.settings.scales or (1.0,)
-    views = list(symmetries()) if predictor.settings.flips else [(_same, _same)]
+    views = list(symmetries()) if predictor.settings.flips else [Symmetry()]
     seen = (
-        back(seen_at(scale, turn(image_BCHW), lambda view_BCHW: _scores(view_BCHW, predictor)))
+        view.back(seen_at(scale, view.turn(image_BCHW), lambda view_BCHW: _scores(view_BCHW, predictor)))
         for scale in scales
-        for turn, back in views
+        for view in views
     )
     scores_BKHW = sum(seen) / (len(scales) * len(views))
     assert isinstance(scores_BKHW, Tensor), "there is at least one view"
@@ -121,13 +121,6 @@ def labels_of(scores_BKHW: Tensor, task: Task) -> Tensor:
             return decided
 
 
-def symmetries() -> Iterator[tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]:
-    """The eight symmetries of the square, each with its inverse, as functions of the last two axes of a tensor."""
-    for quarter_turns in range(4):
-        for mirrored in (False, True):
-            yield _symmetry(quarter_turns, mirrored), _inverse(quarter_turns, mirrored)
-
-
 def _scores(image_BCHW: Tensor, predictor: Predictor) -> Tensor:
     tiling = predictor.tiling((image_BCHW.shape[-2], image_BCHW.shape[-1]))
     with predictor.runtime.autocast():
@@ -135,19 +128,3 @@ def _scores(image_BCHW: Tensor, predictor: Predictor) -> Tensor:
             predictor.runtime.place_image(image_BCHW), network=predictor.network, tiling=tiling
         )
     return predictor.task.activate(logits_BKHW)
-
-
-def _same(values: Tensor) -> Tensor:
-    return values
-
-
-def _symmetry(quarter_turns: int, mirrored: bool) -> Callable[[Tensor], Tensor]:
-    return lambda values: torch.rot90(values.flip(-1) if mirrored else values, quarter_turns, (-2, -1))
-
-
-def _inverse(quarter_turns: int, mirrored: bool) -> Callable[[Tensor], Tensor]:
-    def back(values: Tensor) -> Tensor:
-        turned = torch.rot90(values, -quarter_turns, (-2, -1))
-        return turned.flip(-1) if mirrored else turned
-
-    return back

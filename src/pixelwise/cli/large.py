@@ -1,0 +1,248 @@
+"""`pixelwise predict` for one image of any size: tile by tile, into OUT.zarr or OUT.tif."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pixelwise.bundle import Bundle
+from pixelwise.cli.screen import Screen, counted
+from pixelwise.cli.tiling import warn_of_disk
+from pixelwise.config import RuntimeConfig
+from pixelwise.data.label_tiff import write_label_tiff
+from pixelwise.data.large_images import open_large
+from pixelwise.data.store_plan import StorePlan
+from pixelwise.data.tile_store import TileStore
+from pixelwise.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError, printable
+from pixelwise.inference.cluster import local_cluster, remote_cluster, threads_of_worker
+from pixelwise.inference.large import Step, TileDone, damage_of, mend, run_step, seam_of, steps_left, write_table
+from pixelwise.inference.large_estimate import estimate_large
+from pixelwise.inference.large_plan import CLASSES, NETWORK, OBJECTS, LargeJob, ScoreType, Wish, plan_large
+from pixelwise.inference.runners import Here, Runner
+from pixelwise.runtime import duration, memory_refusals, parse_bytes
+from pixelwise.tiles import TileGrid
+
+TIFF_SUFFIXES = (".tif", ".tiff")
+ZARR_SUFFIX = ".zarr"
+ZARR_FILES = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LargeOptions:
+    """What the options of `pixelwise predict` ask of a large image; `out` is OUT.zarr or OUT.tif."""
+
+    model: Path
+    image: Path
+    out: Path
+    scores: ScoreType
+    flips: bool
+    skip_flat: bool
+    level: int
+    memory: str
+    workers: int
+    scheduler: str
+    device: str
+    check: bool
+    one_tile: bool
+    replace: bool
+    dry_run: bool
+
+    @property
+    def is_tiff(self) -> bool:
+        """Whether the result is a TIFF; then the store is beside it until it is written."""
+        return self.out.suffix.lower() in TIFF_SUFFIXES
+
+    @property
+    def store(self) -> Path:
+        """The folder of the tiles."""
+        return self.out.with_name(f"{self.out.name}.tiles{ZARR_SUFFIX}") if self.is_tiff else self.out
+
+    @property
+    def table(self) -> Path:
+        """Where the table of the objects goes."""
+        return self.out.with_name(f"{self.out.stem}-objects.csv")
+
+    @property
+    def objects_tiff(self) -> Path:
+        """Where the objects go, if the result is a TIFF."""
+        return self.out.with_name(f"{self.out.stem}-objects{self.out.suffix}")
+
+
+def is_large(image: Path, out: Path | None) -> bool:
+    """Whether an image is to be predicted tile by tile: a Zarr folder, or a result that is one Zarr or one TIFF."""
+    suffix = "" if out is None else out.suffix.lower()
+    return suffix in (ZARR_SUFFIX, *TIFF_SUFFIXES) or any((image / name).exists() for name in ZARR_FILES)
+
+
+def predict_large(options: LargeOptions, screen: Screen) -> int:
+    """Write labels, and what else the model and the options say, for an image of any size."""
+    _check(options)
+    bundle = Bundle.load(options.model)
+    wish = Wish(
+        source=options.image,
+        model=options.model,
+        store=options.store,
+        settings=bundle.predict.with_flips(options.flips),
+        runtime=RuntimeConfig(
+            device=options.device, threads=threads_of_worker(options.workers) * bool(options.workers)
+        ),
+        scores=options.scores,
+        skip_flat=options.skip_flat,
+        level=options.level,
+        memory=parse_bytes(options.memory) if options.memory else None,
+    )
+    with memory_refusals("give more with --memory, or free some"):
+        job, plan = plan_large(wish)
+        with open_large(job.source, level=job.level, page=job.page) as image:
+            screen.say(f"image: {image.describe()}")
+        screen.say(f"network: {job.tiling.describe()}", f"result: {_tiles_text(plan)} in {printable(options.out)}")
+        if options.dry_run:
+            return _say_estimate(job, plan, options, screen)
+        with _runner(options) as runner, TileStore.open(job.store, plan) as store:
+            return _work(job, store, options, runner, screen)
+
+
+def _work(job: LargeJob, store: TileStore, options: LargeOptions, runner: Runner, screen: Screen) -> int:
+    if options.check:
+        _mend(store, screen)
+    if options.one_tile:
+        return _try_one(job, store, runner, screen)
+    flat, failed = 0, list[TileDone]()
+    for step in steps_left(job):
+        done = list(_shown(job, step, runner, screen))
+        failed = [one for one in done if one.failure]
+        flat += sum(one.flat for one in done)
+        if failed:
+            break
+    if flat:
+        name = printable(store.plan.layer(CLASSES).colours[0].name)
+        screen.say(f"{counted(flat, 'tile')} with nothing to be seen, taken as {name} without the network")
+    if failed:
+        return _say_failures(failed, store, screen)
+    return _finish(job, store, options, screen)
+
+
+def _finish(job: LargeJob, store: TileStore, options: LargeOptions, screen: Screen) -> int:
+    """The table, the TIFF, the end of the work."""
+    result: dict[str, Any] = {"out": str(options.out), "tiles": len(store.plan.grid), "failed": {}}
+    if job.instances is not None and (not store.closed or not options.table.exists()):
+        class_name = Bundle.load(job.model).task
+        result["objects"] = write_table(job, store, options.table, class_name=class_name.names[class_name.object_class])
+        screen.say(f"{counted(result['objects'], 'object')}, see {printable(options.table)}")
+    if job.tiling.way != "exact":
+        seam = seam_of(job, store.plan.grid)
+        result["seam_score"] = seam
+        if seam is not None:
+            screen.say(
+                f"seam score: {seam:.3f} (1 is no seam): the network sees the whole image, windows are not exact"
+            )
+    store.close_job()
+    if options.is_tiff:
+        _export(job, store, options, result.get("objects"))
+    screen.say(f"labels in {printable(options.out)}")
+    screen.result(result)
+    return EXIT_DONE
+
+
+def _export(job: LargeJob, store: TileStore, options: LargeOptions, objects: int | None) -> None:
+    """The layers as TIFF; then the tiles are not needed any more."""
+    with open_large(job.source, level=job.level, page=job.page) as image:
+        tags = [] if image.place is None else [tag[:4] for tag in image.place.extra_tags()]
+    write_label_tiff(options.out, store, CLASSES, tags=tags)
+    if job.instances is not None:
+        write_label_tiff(options.objects_tiff, store, OBJECTS, largest=objects, tags=tags)
+    shutil.rmtree(store.folder)
+
+
+def _shown(job: LargeJob, step: Step, runner: Runner, screen: Screen) -> Iterator[TileDone]:
+    done = step.tiles - len(step.missing)
+    if done and step.missing:
+        screen.say(f"{step.stage}: {done} of {counted(step.tiles, 'tile')} are done already")
+    return screen.tiles(
+        run_step(job, step, runner), total=step.tiles, done=done, title=step.stage, pixels=lambda one: one.pixels
+    )
+
+
+def _try_one(job: LargeJob, store: TileStore, runner: Runner, screen: Screen) -> int:
+    """Do the tile in the middle, and say what all would take."""
+    grid = store.plan.grid
+    middle = grid.rows // 2 * grid.columns + grid.columns // 2
+    began = time.monotonic()
+    (done,) = run_step(job, Step(stage=NETWORK, missing=(middle,), tiles=len(grid)), runner)
+    if done.failure:
+        return _say_failures([done], store, screen)
+    took = time.monotonic() - began
+    screen.say(
+        f"tile {middle}, {_place(middle, grid)}, took {took:.1f} seconds; all {len(grid)} would take about "
+        f"{duration(took * len(grid))} with one worker; it is kept in {printable(store.folder)}"
+    )
+    screen.result({"tile": middle, "seconds": took, "tiles": len(grid)})
+    return EXIT_DONE
+
+
+def _mend(store: TileStore, screen: Screen) -> None:
+    damages = damage_of(store)
+    screen.say(*(f"damaged: {damage}" for damage in damages))
+    screen.say(
+        f"{counted(len(damages), 'file')} damaged; the tiles are done again" if damages else "no file is damaged"
+    )
+    mend(store, damages)
+
+
+def _say_failures(failed: list[TileDone], store: TileStore, screen: Screen) -> int:
+    plan = store.plan
+    for one in failed:
+        grid = plan.tiles(plan.stage(one.stage))
+        screen.warn(f"tile {one.index} ({_place(one.index, grid)}) failed in the stage {one.stage}: {one.failure}")
+    screen.say(
+        f"{counted(len(failed), 'tile')} failed, all others are done; run the same command again to go on with these"
+    )
+    screen.result({"out": str(store.folder), "failed": {str(one.index): one.failure for one in failed}})
+    return EXIT_SOME_FAILED
+
+
+def _say_estimate(job: LargeJob, plan: StorePlan, options: LargeOptions, screen: Screen) -> int:
+    estimate = estimate_large(job, plan, workers=max(1, options.workers))
+    screen.say(f"would write: {printable(options.out)}", *estimate.describe())
+    warn_of_disk(job.store.parent, estimate.disk, screen)
+    screen.result({"out": str(options.out), "tiles": len(plan.grid), "estimate": estimate.to_dict()})
+    return EXIT_DONE
+
+
+def _runner(options: LargeOptions) -> AbstractContextManager[Runner]:
+    if options.scheduler:
+        return remote_cluster(options.scheduler)
+    return local_cluster(options.workers) if options.workers else nullcontext(Here())
+
+
+def _check(options: LargeOptions) -> None:
+    if options.is_tiff and options.scores:
+        raise UsageError("scores are kept in a Zarr; give --out OUT.zarr, or leave --scores out")
+    if options.is_tiff and options.out.exists() and not (options.replace or options.dry_run):
+        raise UsageError(
+            f"{printable(options.out)} is there already; choose another --out, or replace it with --replace"
+        )
+    if options.out.resolve() == options.image.resolve():
+        raise UsageError(f"{printable(options.out)} is the image itself; choose another --out")
+    if options.workers and options.scheduler:
+        raise UsageError("--workers starts workers on this machine, --scheduler has its own; give one of them")
+    if options.store.exists() and options.replace and not options.is_tiff:
+        raise UsageError(
+            f"{printable(options.store)} is there already, and a Zarr is not replaced; remove it, or choose another "
+            "--out"
+        )
+
+
+def _tiles_text(plan: StorePlan) -> str:
+    grid = plan.grid
+    return f"{counted(len(grid), 'tile')} of {min(grid.core, max(grid.shape))} pixels"
+
+
+def _place(index: int, grid: TileGrid) -> str:
+    window = grid.window(index)
+    return f"rows {window.top} to {window.bottom}, columns {window.left} to {window.right}"

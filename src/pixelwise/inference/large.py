@@ -1,0 +1,235 @@
+"""Labels, objects and scores of an image of any size: read window by window, written tile by tile, gone on with.
+
+    network   each tile   scores of its core -> labels, evidence of objects, scores where they are wanted
+    ...                   the stages of `merge.py`, where the model finds objects
+    pyramid   each tile   the smaller sizes, each from the one before
+
+The tile is the unit of writing: one file per layer, one writer. Every stage can be done again for any tile and gives
+the same bytes, so that a run that was killed goes on where it was, on this machine or on any number of workers. Memory
+is set by the tile and the budget, not by the image.
+
+H rows, W columns, K outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pixelwise.bundle import Bundle
+from pixelwise.data.large_images import open_large
+from pixelwise.data.large_source import LargeImage
+from pixelwise.data.pyramid import halve_tile
+from pixelwise.data.tile_store import Damage, TileStore
+from pixelwise.inference.cores import scores_of_part, tiles_within
+from pixelwise.inference.large_plan import CLASSES, EVIDENCE, MERGE_FILE, NETWORK, SCORES, LargeJob, merge_of
+from pixelwise.inference.merge import Stage, stages_of
+from pixelwise.inference.merge_store import StoreOfMerge, damaged_parts
+from pixelwise.inference.predict import Predictor, labels_of
+from pixelwise.inference.regions import write_regions
+from pixelwise.inference.runners import Runner
+from pixelwise.inference.verify import seam_score
+from pixelwise.postprocess.instances import evidence_of
+from pixelwise.runtime import prepare
+from pixelwise.task import VOID
+from pixelwise.tiles import TileGrid, Window
+
+FLAT_STEP = 16
+LAST, FIRST = slice(-64, None), slice(64)
+FLAT_SHARE = 0.02
+"""of the standard deviation over the training images: a core that varies less than this is flat"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One stage of the work as `do_step` does it, and the tiles for which it is not done yet."""
+
+    stage: str
+    missing: tuple[int, ...]
+    tiles: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TileDone:
+    """What became of one tile of one stage: its pixels, why it failed, or whether it was skipped as flat."""
+
+    stage: str
+    index: int
+    pixels: int
+    flat: bool = False
+    failure: str = ""
+
+
+def steps_left(job: LargeJob) -> Iterator[Step]:
+    """What is still to be done, stage by stage; each stage is looked at when the one before is done."""
+    store = TileStore.join(job.store)
+    for stage in (*store.plan.stages, *store.plan.pyramid):
+        yield Step(stage=stage.name, missing=tuple(store.missing(stage.name)), tiles=len(store.plan.tiles(stage)))
+
+
+def run_step(job: LargeJob, step: Step, runner: Runner) -> Iterator[TileDone]:
+    """Do what is missing of a stage; yields what became of each tile, in the order in which they are done."""
+    grid = TileStore.join(job.store).plan
+    tiles = grid.tiles(grid.stage(step.stage))
+    for outcome in runner.run(partial(do_step, job, step.stage), step.missing):
+        yield TileDone(
+            stage=step.stage,
+            index=outcome.task,
+            pixels=math.prod(tiles.window(outcome.task).shape),
+            flat=bool(outcome.result),
+            failure=outcome.failure,
+        )
+
+
+def do_step(job: LargeJob, stage: str, index: int) -> bool:
+    """Do one stage of one tile, wherever this runs; returns whether the tile was skipped as flat."""
+    store = TileStore.join(job.store)
+    if stage == NETWORK:
+        return _see_tile(job, store, index)
+    planned = store.plan.stage(stage)
+    if planned.level:
+        halve_tile(store, stage.split("/", 1)[1].rpartition("/")[0], planned.level, index)
+        return False
+    step = _merge_stages(job)[stage]
+    kept = StoreOfMerge(store, stage, index)
+    merge = merge_of(job, kept, grid=store.plan.grid)
+    step.run(*((merge, index) if step.by_core else (merge,)))
+    kept.finish()
+    return False
+
+
+def flat(image_HWC: NDArray[Any], std: tuple[float, ...]) -> bool:
+    """Whether nothing is to be seen in a part of an image: seen coarsely, no channel varies.
+
+    std: of each channel over the training images
+
+    >>> flat(np.full((64, 64, 1), 240), (50.0,)), flat(np.eye(64)[..., None] * 255, (50.0,))
+    (True, False)
+    """
+    height, width, channels = image_HWC.shape
+    rows, columns = (-(-side // FLAT_STEP) for side in (height, width))
+    padded = np.pad(
+        image_HWC.astype(np.float32),
+        ((0, rows * FLAT_STEP - height), (0, columns * FLAT_STEP - width), (0, 0)),
+        mode="edge",
+    )
+    coarse = padded.reshape(rows, FLAT_STEP, columns, FLAT_STEP, channels).mean((1, 3))
+    return bool((coarse.reshape(-1, channels).std(axis=0) < FLAT_SHARE * np.array(std)).all())
+
+
+def _see_tile(job: LargeJob, store: TileStore, index: int) -> bool:
+    """What the network says of a core, and what follows from each pixel alone."""
+    predictor, core = load_predictor(job), store.plan.grid.window(index)
+    with open_large(job.source, level=job.level, page=job.page) as image:
+        seen = image.read(core) if job.skip_flat else None
+        is_flat = seen is not None and flat(seen, predictor.normalisation.std)
+        scores_KHW = _flat_scores(core, predictor) if is_flat else _scores(job, image, core, predictor)
+        void_HW = _void(image, core)
+    store.write(index, NETWORK, _layers(job, scores_KHW, void_HW, predictor))
+    return is_flat
+
+
+def _scores(job: LargeJob, image: LargeImage, core: Window, predictor: Predictor) -> NDArray[np.float32]:
+    def read(window: Window) -> NDArray[Any]:
+        values_HWC = image.read(window)
+        if image.place is None or image.place.nodata is None:
+            return values_HWC
+        # What was not measured may be any number, or none: the network sees the mean of the training images there.
+        void_HW1 = image.place.void(values_HWC)[..., None]
+        means = np.asarray(predictor.normalisation.mean).astype(values_HWC.dtype)
+        return np.where(void_HW1, means, values_HWC)
+
+    scores_BKHW = scores_of_part(read, core, shape=image.shape, predictor=predictor, tiling=job.tiling)
+    scores_KHW: NDArray[np.float32] = scores_BKHW[0].float().cpu().numpy()
+    return scores_KHW
+
+
+def _flat_scores(core: Window, predictor: Predictor) -> NDArray[np.float32]:
+    """Those of the first class, or of no class where classes overlap."""
+    scores_KHW = np.zeros((predictor.task.outputs, *core.shape), np.float32)
+    if predictor.task.kind == "exclusive":
+        scores_KHW[0] = 1
+    return scores_KHW
+
+
+def _void(image: LargeImage, core: Window) -> NDArray[np.bool_]:
+    if image.place is None or image.place.nodata is None:
+        return np.zeros(core.shape, np.bool_)
+    return image.place.void(image.read(core))
+
+
+def _layers(
+    job: LargeJob, scores_KHW: NDArray[np.float32], void_HW: NDArray[np.bool_], predictor: Predictor
+) -> dict[str, NDArray[Any]]:
+    """What of the scores is written, by layer."""
+    labels_HW = labels_of(torch.from_numpy(scores_KHW)[None], predictor.task)[0].numpy()
+    layers: dict[str, NDArray[Any]] = {CLASSES: np.where(void_HW, np.uint8(VOID), labels_HW)}
+    if job.instances is not None:
+        evidence_2HW = evidence_of(scores_KHW, job.instances)
+        evidence_2HW[0][void_HW] = 0
+        layers[EVIDENCE] = evidence_2HW
+    if job.scores:
+        highest = np.iinfo(job.scores).max
+        layers[SCORES] = np.rint(scores_KHW * highest).clip(0, highest).astype(job.scores)
+    return layers
+
+
+@lru_cache(maxsize=1)
+def load_predictor(job: LargeJob) -> Predictor:
+    """The network of a job, ready in this process; loaded once."""
+    return Predictor.of(Bundle.load(job.model), prepare(job.runtime), job.settings)
+
+
+def _merge_stages(job: LargeJob) -> dict[str, Stage]:
+    return {stage.name: stage for stage in stages_of(merge_of(job, None))}
+
+
+def write_table(job: LargeJob, store: TileStore, path: Path, *, class_name: str) -> int:
+    """Write the table of the objects as CSV (see regions.py) before the store is closed; returns their number."""
+    merge = merge_of(job, StoreOfMerge(store, "", 0), grid=store.plan.grid)
+    return write_regions(path, merge, class_name=class_name)
+
+
+def damage_of(store: TileStore) -> list[Damage]:
+    """What is not as it was written: what the store itself finds, and the parts of the merging."""
+    found = store.check()
+    if store.closed:
+        return found
+    for stage in store.plan.stages:
+        if MERGE_FILE in stage.files:
+            damaged = {damage.index for damage in found if damage.stage == stage.name}
+            for index in sorted(store.finished(stage.name) - damaged):
+                found += [
+                    Damage(stage.name, index, path, "changed") for path in damaged_parts(store, stage.name, index)
+                ]
+    return found
+
+
+def mend(store: TileStore, damages: Sequence[Damage]) -> None:
+    """Take the tiles with damage as not done, so that they are done again."""
+    store.mend(damages)
+
+
+def seam_of(job: LargeJob, grid: TileGrid) -> float | None:
+    """The seam score between two windows side by side in the upper left of the image; None where there is one window.
+
+    See `verify.seam_score`. Where windows are not exact it says how much they show.
+    """
+    first = next(tiles_within(grid.window(0), grid.shape, job.tiling)).write
+    if first.right >= grid.shape[1]:
+        return None
+    second = Window(first.top, first.right, first.bottom, min(2 * first.right, grid.shape[1]))
+    predictor = load_predictor(job)
+    with open_large(job.source, level=job.level, page=job.page) as image:
+        one, other = (
+            _scores(job, image, part, predictor)[..., side] for part, side in ((first, LAST), (second, FIRST))
+        )
+    return seam_score(np.concatenate([one, other], axis=2), rows=[], columns=[one.shape[2] - 1])
