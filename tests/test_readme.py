@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pixelwise.cli.main import main
 from pixelwise.data.synthetic import write_data_set
@@ -48,6 +49,8 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     images = write_data_set(tmp_path / "more", images=1, size=(30, 50), channels=1, seed=2) / "images"
     (tmp_path / "new-photos").mkdir()
     shutil.copy(next(images.iterdir()), tmp_path / "new-photos" / "a.png")
+    slide = write_data_set(tmp_path / "slides", images=1, size=(230, 250), channels=1, seed=4) / "images"
+    Image.open(next(slide.iterdir())).save(tmp_path / "slide.tif")
     shutil.copytree(tmp_path / "photos", tmp_path / "DATA")
     cells = write_data_set(tmp_path / "cells", images=4, size=(64, 64), channels=1, seed=3)
     shutil.rmtree(cells / "masks")
