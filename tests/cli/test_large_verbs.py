@@ -205,4 +205,19 @@ def test_what_is_large_is_told_by_its_names(tmp_path: Path) -> None:
     assert large.is_large(tmp_path, tmp_path / "b.ZARR")
     assert large.is_large(tmp_path, tmp_path / "b.tiff")
     assert not large.is_large(tmp_path, tmp_path / "b")
+    assert not large.is_large(tmp_path / "a.zarr", tmp_path / "b"), "refused later, as no folder of images"
     assert not large.is_large(tmp_path, None)
+
+
+def test_a_tiff_too_large_to_be_read_at_once_is_predicted_tile_by_tile(
+    at_work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not large.is_large(Path("image.tif"), None)
+    Path("broken.tif").write_bytes(b"II*\0")
+    assert not large.is_large(Path("broken.tif"), None)
+    monkeypatch.setattr(large, "MOST_VALUES", 200 * 260 - 1)
+    assert large.is_large(Path("image.tif"), None)
+    assert command("predict", "model.safetensors", "image.tif") == 0
+    (folder,) = Path("predictions").rglob("image.zarr")
+    assert stored(CLASSES, str(folder)).shape == SHAPE
+    assert "labels in predictions/" in capsys.readouterr().out

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from pixelwise.config import RuntimeConfig
 from pixelwise.data.label_tiff import write_label_tiff
 from pixelwise.data.large_images import open_large
 from pixelwise.data.store_plan import StorePlan
+from pixelwise.data.stored import LARGEST_IMAGE, MOST_VALUES
 from pixelwise.data.tile_store import TileStore
-from pixelwise.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError, printable
+from pixelwise.errors import EXIT_DONE, EXIT_SOME_FAILED, PixelwiseError, UsageError, printable
 from pixelwise.inference.cluster import local_cluster, remote_cluster, threads_of_worker
 from pixelwise.inference.large import Step, TileDone, damage_of, mend, run_step, seam_of, steps_left, write_table
 from pixelwise.inference.large_estimate import estimate_large
@@ -74,9 +76,22 @@ class LargeOptions:
 
 
 def is_large(image: Path, out: Path | None) -> bool:
-    """Whether an image is to be predicted tile by tile: a Zarr folder, or a result that is one Zarr or one TIFF."""
-    suffix = "" if out is None else out.suffix.lower()
-    return suffix in (ZARR_SUFFIX, *TIFF_SUFFIXES) or any((image / name).exists() for name in ZARR_FILES)
+    """Whether an image is to be predicted tile by tile: where the result is to be one Zarr or one TIFF; and a Zarr
+    folder or a TIFF that is too large to be read at once, where nothing is said of the result.
+    """
+    if out is not None:
+        return out.suffix.lower() in (ZARR_SUFFIX, *TIFF_SUFFIXES)
+    return any((image / name).exists() for name in ZARR_FILES) or _too_large(image)
+
+
+def _too_large(image: Path) -> bool:
+    """Whether a TIFF has more values than are read at once; what cannot be opened is refused later, with its reason."""
+    if image.suffix.lower() not in TIFF_SUFFIXES or not image.is_file():
+        return False
+    with suppress(PixelwiseError), open_large(image) as opened:
+        pixels = math.prod(opened.shape)
+        return pixels > LARGEST_IMAGE or pixels * opened.channels > MOST_VALUES
+    return False
 
 
 def predict_large(options: LargeOptions, screen: Screen) -> int:
