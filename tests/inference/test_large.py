@@ -22,7 +22,7 @@ from pixelwise.inference.large_plan import CLASSES, OBJECTS, SCORES, LargeJob, W
 from pixelwise.inference.predict import Predictor, predict
 from pixelwise.inference.runners import Here
 from pixelwise.postprocess.instances import InstanceSettings
-from pixelwise.runtime import Runtime
+from pixelwise.runtime import LackOfMemoryError, Runtime
 from pixelwise.tiles import TileGrid, Window
 
 SMALL = RuntimeConfig(threads=1, precision="fp32")
@@ -168,7 +168,7 @@ def test_flat_tiles_are_taken_as_the_first_class(tmp_path: Path, model: Callable
     job, plan = plan_large(wish)
     with TileStore.open(job.store, plan) as store:
         done = list(run_step(job, next(steps_left(job)), Here()))
-        assert [one.flat for one in done] == [True, True, False]
+        assert [one.note for one in done] == ["flat", "flat", ""]
         assert not store.read(CLASSES, Window(0, 0, 128, 256)).any()
     assert flat(np.zeros((1, 1, 3)), (1.0, 1.0, 1.0))
     assert not flat(np.random.default_rng(0).normal(size=(70, 70, 2)) * 200, (50.0, 50.0))
@@ -253,3 +253,31 @@ def test_an_image_of_other_channels_is_refused(tmp_path: Path, model: Callable[.
     tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((40, 40, 3), np.uint8))
     with pytest.raises(DataError, match="the image has 3 channels, the model takes 1"):
         plan_large(Wish(source=tmp_path / "rgb.tif", model=model(), store=tmp_path / "out.zarr", runtime=SMALL))
+
+
+@pytest.mark.usefixtures("small_cores")
+def test_where_memory_lacks_a_tile_is_seen_in_smaller_windows(
+    cells: Path, model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wish = Wish(source=cells, model=model(tile=150), store=tmp_path / "out.zarr", runtime=SMALL)
+    real, sides = large.scores_of_part, []
+
+    def scarce(read, part: Window, *, tiling, **rest):
+        sides.append(tiling.side)
+        if tiling.side > 100:
+            raise MemoryError
+        return real(read, part, tiling=tiling, **rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(large, "scores_of_part", scarce)
+        job, plan = plan_large(wish)
+        with TileStore.open(job.store, plan) as store:
+            done = list(run_step(job, next(steps_left(job)), Here()))
+    assert {one.note for one in done} == {"small"}
+    assert max(sides) == job.tiling.side > 100 > min(sides) > 2 * job.tiling.halo
+    _, plenty = run(replace(wish, store=tmp_path / "plenty.zarr"))
+    np.testing.assert_array_equal(read_all(store, CLASSES), read_all(plenty, CLASSES))
+
+    monkeypatch.setattr(large, "scores_of_part", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
+    with pytest.raises(LackOfMemoryError):
+        large.do_step(job, "network", 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -127,16 +128,20 @@ def _work(job: LargeJob, store: TileStore, options: LargeOptions, runner: Runner
         _mend(store, screen)
     if options.one_tile:
         return _try_one(job, store, runner, screen)
-    flat, failed = 0, list[TileDone]()
+    notes, failed = Counter[str](), list[TileDone]()
     for step in steps_left(job):
         done = list(_shown(job, step, runner, screen))
         failed = [one for one in done if one.failure]
-        flat += sum(one.flat for one in done)
+        notes.update(one.note for one in done)
         if failed:
             break
-    if flat:
+    if notes["flat"]:
         name = printable(store.plan.layer(CLASSES).colours[0].name)
-        screen.say(f"{counted(flat, 'tile')} with nothing to be seen, taken as {name} without the network")
+        screen.say(f"{counted(notes['flat'], 'tile')} with nothing to be seen, taken as {name} without the network")
+    if notes["small"]:
+        screen.warn(
+            f"memory was lacking: {counted(notes['small'], 'tile')} seen in smaller windows; the result is the same"
+        )
     if failed:
         return _say_failures(failed, store, screen)
     return _finish(job, store, options, screen)

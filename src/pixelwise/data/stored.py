@@ -68,7 +68,8 @@ def check_size(path: Path, header: ImageHeader) -> None:
         raise refusal(path, found=size, rule="at least one pixel", fix="save the image again")
     if pixels > LARGEST_IMAGE or pixels * header.channels > MOST_VALUES:
         rule = f"at most {LARGEST_IMAGE} pixels and {MOST_VALUES} values"
-        raise refusal(path, found=size, rule=rule, fix="cut the image into smaller files; a TIFF is predicted as it is with -o OUT.zarr")
+        fix = "cut the image into smaller files; a TIFF is predicted as it is with -o OUT.zarr"
+        raise refusal(path, found=size, rule=rule, fix=fix)
 
 
 def check_readable(path: Path, header: ImageHeader, page: int | None) -> None:

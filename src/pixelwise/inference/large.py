@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,12 +36,15 @@ from pixelwise.inference.merge_store import StoreOfMerge, damaged_parts
 from pixelwise.inference.predict import Predictor, labels_of
 from pixelwise.inference.regions import write_regions
 from pixelwise.inference.runners import Runner
+from pixelwise.inference.tiling import Tiling
 from pixelwise.inference.verify import seam_score
 from pixelwise.postprocess.instances import evidence_of
-from pixelwise.runtime import prepare
+from pixelwise.runtime import LackOfMemoryError, memory_refusals, prepare
 from pixelwise.task import VOID
 from pixelwise.tiles import TileGrid, Window
 
+Note = Literal["", "flat", "small"]
+"""flat: taken as the first class, without the network; small: seen in smaller windows, as memory was lacking"""
 FLAT_STEP = 16
 LAST, FIRST = slice(-64, None), slice(64)
 FLAT_SHARE = 0.02
@@ -59,12 +62,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TileDone:
-    """What became of one tile of one stage: its pixels, why it failed, or whether it was skipped as flat."""
+    """What became of one tile of one stage: its pixels, a note of what was special, why it failed."""
 
     stage: str
     index: int
     pixels: int
-    flat: bool = False
+    note: Note = ""
     failure: str = ""
 
 
@@ -84,26 +87,26 @@ def run_step(job: LargeJob, step: Step, runner: Runner) -> Iterator[TileDone]:
             stage=step.stage,
             index=outcome.task,
             pixels=math.prod(tiles.window(outcome.task).shape),
-            flat=bool(outcome.result),
+            note=outcome.result or "",
             failure=outcome.failure,
         )
 
 
-def do_step(job: LargeJob, stage: str, index: int) -> bool:
-    """Do one stage of one tile, wherever this runs; returns whether the tile was skipped as flat."""
+def do_step(job: LargeJob, stage: str, index: int) -> Note:
+    """Do one stage of one tile, wherever this runs; returns a note of what was special."""
     store = TileStore.join(job.store)
     if stage == NETWORK:
         return _see_tile(job, store, index)
     planned = store.plan.stage(stage)
     if planned.level:
         halve_tile(store, stage.split("/", 1)[1].rpartition("/")[0], planned.level, index)
-        return False
+        return ""
     step = _merge_stages(job)[stage]
     kept = StoreOfMerge(store, stage, index)
     merge = merge_of(job, kept, grid=store.plan.grid)
     step.run(*((merge, index) if step.by_core else (merge,)))
     kept.finish()
-    return False
+    return ""
 
 
 def flat(image_HWC: NDArray[Any], std: tuple[float, ...]) -> bool:
@@ -125,19 +128,38 @@ def flat(image_HWC: NDArray[Any], std: tuple[float, ...]) -> bool:
     return bool((coarse.reshape(-1, channels).std(axis=0) < FLAT_SHARE * np.array(std)).all())
 
 
-def _see_tile(job: LargeJob, store: TileStore, index: int) -> bool:
+def _see_tile(job: LargeJob, store: TileStore, index: int) -> Note:
     """What the network says of a core, and what follows from each pixel alone."""
     predictor, core = load_predictor(job), store.plan.grid.window(index)
     with open_large(job.source, level=job.level, page=job.page) as image:
         seen = image.read(core) if job.skip_flat else None
-        is_flat = seen is not None and flat(seen, predictor.normalisation.std)
-        scores_KHW = _flat_scores(core, predictor) if is_flat else _scores(job, image, core, predictor)
+        note: Note = ""
+        if seen is not None and flat(seen, predictor.normalisation.std):
+            scores_KHW, note = _flat_scores(core, predictor), "flat"
+        else:
+            scores_KHW, note = _affordable_scores(job, image, core, predictor)
         void_HW = _void(image, core)
     store.write(index, NETWORK, _layers(job, scores_KHW, void_HW, predictor))
-    return is_flat
+    return note
 
 
-def _scores(job: LargeJob, image: LargeImage, core: Window, predictor: Predictor) -> NDArray[np.float32]:
+def _affordable_scores(
+    job: LargeJob, image: LargeImage, core: Window, predictor: Predictor
+) -> tuple[NDArray[np.float32], Note]:
+    """The scores of a core; where memory is lacking after all, in smaller windows, as long as these are exact."""
+    tiling, note = job.tiling, ""
+    while True:
+        try:
+            with memory_refusals():
+                return _scores(tiling, image, core, predictor), "small" if note else ""
+        except LackOfMemoryError:
+            side = (tiling.core // 2) // tiling.stride * tiling.stride + 2 * tiling.halo
+            if tiling.way != "exact" or side < 2 * tiling.halo + tiling.stride:
+                raise
+            tiling, note = replace(tiling, side=side), "small"
+
+
+def _scores(tiling: Tiling, image: LargeImage, core: Window, predictor: Predictor) -> NDArray[np.float32]:
     def read(window: Window) -> NDArray[Any]:
         values_HWC = image.read(window)
         if image.place is None or image.place.nodata is None:
@@ -147,7 +169,7 @@ def _scores(job: LargeJob, image: LargeImage, core: Window, predictor: Predictor
         means = np.asarray(predictor.normalisation.mean).astype(values_HWC.dtype)
         return np.where(void_HW1, means, values_HWC)
 
-    scores_BKHW = scores_of_part(read, core, shape=image.shape, predictor=predictor, tiling=job.tiling)
+    scores_BKHW = scores_of_part(read, core, shape=image.shape, predictor=predictor, tiling=tiling)
     scores_KHW: NDArray[np.float32] = scores_BKHW[0].float().cpu().numpy()
     return scores_KHW
 
@@ -230,6 +252,6 @@ def seam_of(job: LargeJob, grid: TileGrid) -> float | None:
     predictor = load_predictor(job)
     with open_large(job.source, level=job.level, page=job.page) as image:
         one, other = (
-            _scores(job, image, part, predictor)[..., side] for part, side in ((first, LAST), (second, FIRST))
+            _scores(job.tiling, image, part, predictor)[..., side] for part, side in ((first, LAST), (second, FIRST))
         )
     return seam_score(np.concatenate([one, other], axis=2), rows=[], columns=[one.shape[2] - 1])
