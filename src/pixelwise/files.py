@@ -56,7 +56,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     Raises OutputError naming the file and the reason; an older file at `path` is then still there, unchanged.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{name_hash(path.name)}{path.suffix}")
+    # Machines that share a folder may have processes of one number.
+    process = f"{name_hash(socket.gethostname())[:8]}-{os.getpid()}"
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{process}-{name_hash(path.name)}{path.suffix}")
     try:
         with system_refusals(path):
             path.parent.mkdir(parents=True, exist_ok=True)

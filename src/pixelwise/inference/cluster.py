@@ -45,6 +45,7 @@ SILENT = logging.CRITICAL + 10
 LOCAL_SETTINGS = {
     "distributed.scheduler.allowed-failures": 0,  # `_Work` counts
     "distributed.worker.daemon": True,
+    "distributed.nanny.pre-spawn-environ": {},  # it would be set in this process
     "distributed.worker.profile.enabled": False,
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
@@ -53,7 +54,7 @@ LOCAL_SETTINGS = {
 
 
 class LostClusterError(PixelwiseError):
-    """The Dask scheduler does not answer any more."""
+    """The Dask scheduler does not answer any more, or workers do not start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +107,26 @@ def local_cluster(workers: int) -> Iterator[OnDask]:
                 silence_logs=SILENT,
             )
         with cluster, dask.config.set(LOCAL_SETTINGS), distributed.Client(cluster) as client:
-            cluster.scale(workers)
             try:
-                client.wait_for_workers(workers, timeout=SECONDS_TO_START)
+                _start(cluster, client, workers)
                 yield OnDask(client)
             finally:
                 _end_at_once(cluster)
 
 
+def _start(cluster: Any, client: Any, workers: int) -> None:
+    cluster.scale(workers)
+    try:
+        client.wait_for_workers(workers, timeout=SECONDS_TO_START)
+    except TimeoutError as error:
+        raise LostClusterError(
+            f"{workers} workers did not start within {SECONDS_TO_START} seconds; give fewer, or work without --workers"
+        ) from error
+
+
 def _end_at_once(cluster: Any) -> None:
     """Kill the workers: what they do is not wanted any more, and may take minutes. A kill leaves nothing half done."""
     for nanny in list(cluster.workers.values()):
-        nanny.auto_restart = False
         if nanny.pid:
             with suppress(ProcessLookupError):
                 os.kill(nanny.pid, signal.SIGKILL)
@@ -275,4 +284,3 @@ def _do(version: str, work: Callable[[T], R], task: T) -> R:
     if version != __version__:
         raise UsageError(f"a worker has pixelwise {__version__}, not {version}; install the same version everywhere")
     return work(task)
-

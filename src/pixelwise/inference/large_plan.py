@@ -50,6 +50,7 @@ class LargeJob:
     model     file of the model
     store     folder of the result
     settings  of the prediction; `tiling` is what they came to: how a core is cut into windows
+    runtime   with the kind of device and the precision that were chosen, so that all workers compute alike
     instances how objects are made; None: the model finds none
     scores    type of the scores that are kept; empty: none
     skip_flat whether cores in which nothing is to be seen are taken as the first class, without the network
@@ -106,7 +107,9 @@ def plan_large(wish: Wish) -> tuple[LargeJob, StorePlan]:
             model=wish.model.resolve(),
             store=wish.store.resolve(),
             settings=predictor.settings,
-            runtime=wish.runtime,
+            runtime=wish.runtime.model_copy(
+                update={"device": predictor.runtime.device.type, "precision": predictor.runtime.precision}
+            ),
             tiling=tiling,
             instances=bundle.instances,
             scores=wish.scores,

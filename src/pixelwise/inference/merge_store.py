@@ -72,11 +72,13 @@ def damaged_parts(store: TileStore, stage: str, index: int) -> list[str]:
 
 
 def _digest(path: Path) -> str:
-    """The SHA-256 of the content of a part; empty where it cannot be read."""
+    """The SHA-256 of the content of a part; empty where it cannot be read, or the one in front of it is another."""
     try:
-        return hashlib.sha256(path.read_bytes()[DIGEST:]).hexdigest()
+        data = path.read_bytes()
     except OSError:
         return ""
+    digest = hashlib.sha256(data[DIGEST:])
+    return digest.hexdigest() if digest.digest() == data[:DIGEST] else ""
 
 
 def _part_path(stage: str, index: int) -> str:
