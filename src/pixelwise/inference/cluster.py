@@ -94,7 +94,8 @@ def local_cluster(workers: int) -> Iterator[OnDask]:
     distributed, dask = require("distributed", extra="dask"), require("dask", extra="dask")
     if workers < 1:
         raise UsageError(f"{workers} workers: give at least 1")
-    with TemporaryDirectory(prefix="pixelwise-workers-", ignore_cleanup_errors=True) as scratch, _silence():
+    scratch_folder = TemporaryDirectory(prefix="pixelwise-workers-", ignore_cleanup_errors=True)
+    with _same_environment(), scratch_folder as scratch, _silence():
         with dask.config.set(LOCAL_SETTINGS), _deaf_to_interrupts():
             cluster = distributed.LocalCluster(
                 n_workers=0,
@@ -114,10 +115,25 @@ def local_cluster(workers: int) -> Iterator[OnDask]:
                 _end_at_once(cluster)
 
 
+@contextmanager
+def _same_environment() -> Iterator[None]:
+    """Dask sets variables for the workers in this process; a worker that is killed may keep it from undoing that."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
 def _start(cluster: Any, client: Any, workers: int) -> None:
     cluster.scale(workers)
     try:
         client.wait_for_workers(workers, timeout=SECONDS_TO_START)
+        latest = time.monotonic() + SECONDS_TO_START
+        while len(cluster.workers) < workers and time.monotonic() < latest:  # the scheduler knows them before
+            time.sleep(0.01)
     except TimeoutError as error:
         raise LostClusterError(
             f"{workers} workers did not start within {SECONDS_TO_START} seconds; give fewer, or work without --workers"
