@@ -154,7 +154,7 @@ def _lock(descriptor: int, folder: Path) -> None:
         holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "another process"
         raise UsageError(
             f"{printable(folder)} is in use by {printable(holder)}; "
-            "wait for it to end, or choose another name with --name"
+            "wait for it to end, or choose another name (--name, --out)"
         ) from error
 
 

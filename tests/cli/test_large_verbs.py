@@ -53,20 +53,20 @@ def test_a_zarr_a_tiff_and_a_folder_hold_the_same(at_work: Path, capsys: pytest.
     said = capsys.readouterr().out
     assert "image: TIFF, 260 x 200 pixels, 1 channel of uint8" in said
     assert "exactly as the whole image" in said
-    assert "result: 9 tiles of 96 pixels in out.zarr" in said
-    assert command("predict", "model.safetensors", "image.tif", "-o", "out.tif") == 0
+    assert "result: 9 tiles of up to 96 x 96 pixels in out.zarr" in said
+    assert command("predict", "model.safetensors", "image.tif", "-o", "two.tif") == 0
     assert command("predict", "model.safetensors", "image.tif", "-o", "folder") == 0
 
     labels_HW = np.array(Image.open("folder/image.png"))
     np.testing.assert_array_equal(stored(CLASSES), labels_HW)
-    np.testing.assert_array_equal(tifffile.imread("out.tif"), labels_HW)
+    np.testing.assert_array_equal(tifffile.imread("two.tif"), labels_HW)
     objects_HW = np.array(Image.open("folder/instances/image.png"))
     np.testing.assert_array_equal(stored(OBJECTS), objects_HW)
-    np.testing.assert_array_equal(tifffile.imread("out-objects.tif"), objects_HW)
+    np.testing.assert_array_equal(tifffile.imread("two-objects.tif"), objects_HW)
     rows = Path("out-objects.csv").read_text().splitlines()
     assert len(rows) - 1 == objects_HW.max() == len(np.unique(objects_HW)) - 1
     assert not list(at_work.glob("*.tiles.zarr"))
-    assert Image.open("out.tif").getpalette() is not None
+    assert Image.open("two.tif").getpalette() is not None
 
 
 def test_run_again_it_has_nothing_to_do_and_other_settings_are_refused(
@@ -107,7 +107,7 @@ def test_one_tile_and_a_dry_run_say_what_all_would_take(at_work: Path, capsys: p
     run = ("predict", "model.safetensors", "image.tif", "-o", "out.zarr")
     assert command(*run, "--dry-run", "--workers", 2) == 0
     said = capsys.readouterr().out
-    assert "tiles: 9, seen in 9 windows" in said
+    assert "tiles: 9; windows that the network sees: 9" in said
     assert not Path("out.zarr").exists()
     assert command(*run, "--one-tile") == 0
     assert "tile 4, rows 96 to 192, columns 96 to 192, took" in capsys.readouterr().out
@@ -146,7 +146,7 @@ def test_a_failing_tile_is_named_and_the_exit_code_says_so(
         (("-o", "out.zarr", "--score-bits", "4"), "choose 8 or 16"),
         (("-o", "out.zarr", "--memory", "lots"), "is no amount of memory"),
         (("-o", "image.tif", "--replace"), "is the image itself"),
-        (("-o", "folder", "--workers", "2"), "--workers is for one image of any size"),
+        (("-o", "folder", "--level", "2"), "--level is for one image of any size"),
         (("-o", "folder", "--skip-flat"), "--skip-flat is for one image of any size"),
         (("-o", "folder/../model.zarr/", "--level", "3"), "level"),
     ],
@@ -171,7 +171,7 @@ def test_a_tiff_that_is_there_is_replaced_only_where_asked(at_work: Path, capsys
 
 def test_little_memory_makes_small_windows_or_a_refusal(at_work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("predict", "model.safetensors", "image.tif", "-o", "out.zarr", "--memory", "1MB") == 2
-    assert "give more" in capsys.readouterr().err
+    assert "1 MB of memory are too little: the program itself takes" in capsys.readouterr().err
     assert not Path("out.zarr").exists()
 
 
@@ -205,7 +205,7 @@ def test_what_is_large_is_told_by_its_names(tmp_path: Path) -> None:
     assert large.is_large(tmp_path, tmp_path / "b.ZARR")
     assert large.is_large(tmp_path, tmp_path / "b.tiff")
     assert not large.is_large(tmp_path, tmp_path / "b")
-    assert not large.is_large(tmp_path / "a.zarr", tmp_path / "b"), "refused later, as no folder of images"
+    assert not large.is_large(tmp_path / "a.zarr", tmp_path / "b")
     assert not large.is_large(tmp_path, None)
 
 
@@ -221,3 +221,61 @@ def test_a_tiff_too_large_to_be_read_at_once_is_predicted_tile_by_tile(
     (folder,) = Path("predictions").rglob("image.zarr")
     assert stored(CLASSES, str(folder)).shape == SHAPE
     assert "labels in predictions/" in capsys.readouterr().out
+
+
+def test_a_zarr_without_a_name_for_its_result_is_refused(at_work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.zarr").mkdir()
+    Path("a.zarr/zarr.json").write_text("{}")
+    assert command("predict", "model.safetensors", "a.zarr", "-o", "folder") == 1
+    assert "a.zarr is a Zarr; give --out OUT.zarr or OUT.tif" in capsys.readouterr().err
+
+
+def test_files_beside_the_result_are_not_replaced_unasked(at_work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("out-objects.csv").write_text("notes")
+    for out in ("out.zarr", "out.tif"):
+        assert command("predict", "model.safetensors", "image.tif", "-o", out) == 1
+        assert "out-objects.csv is there already" in capsys.readouterr().err
+    Path("out-objects.csv").unlink()
+    Path("out-objects.tif").write_text("notes")
+    assert command("predict", "model.safetensors", "image.tif", "-o", "out.tif") == 1
+    assert Path("out-objects.tif").read_text() == "notes"
+
+
+def test_a_lost_table_is_made_again(at_work: Path) -> None:
+    run = ("predict", "model.safetensors", "image.tif", "-o", "out.zarr")
+    assert command(*run) == 0
+    table, before = Path("out-objects.csv").read_bytes(), stored(OBJECTS)
+    Path("out-objects.csv").unlink()
+    assert command(*run) == 0
+    assert Path("out-objects.csv").read_bytes() == table
+    np.testing.assert_array_equal(stored(OBJECTS), before)
+
+
+def test_a_tiff_goes_on_where_its_tiles_are_and_replaces_those_of_another_job(
+    at_work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ("predict", "model.safetensors", "image.tif", "-o", "out.tif")
+    assert command(*run, "--one-tile") == 0
+    Path("out.tif").write_bytes(b"half an export, before a kill")
+    assert command(*run, "--flips") == 1
+    assert "another job" in capsys.readouterr().err
+    assert command(*run) == 0
+    assert "network: 1 of 9 tiles are done already" in capsys.readouterr().out
+    assert command(*run, "--replace", "--one-tile") == 0
+    assert command(*run, "--replace", "--flips") == 0
+    assert not list(at_work.glob("*.tiles.zarr"))
+
+
+def test_a_dry_run_refuses_what_the_run_would(at_work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("out.zarr").mkdir()
+    Path("out.zarr/readme.txt").write_text("mine")
+    assert command("predict", "model.safetensors", "image.tif", "-o", "out.zarr", "--dry-run") == 1
+    assert "out.zarr" in capsys.readouterr().err
+
+
+def test_verify_sees_what_was_not_measured_as_predict_does(at_work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = tifffile.imread("image.tif").astype(np.float32)
+    image[:40] = np.nan
+    tifffile.imwrite("nan.tif", image, tile=(64, 64), extratags=[(42113, 2, 0, "nan", True)], metadata=None)
+    assert command("verify", "model.safetensors", "nan.tif", "--precision", "fp32", "--tile", "90", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["exact"] is True

@@ -166,7 +166,7 @@ def scarce(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
             seen.append(tuple(image_BCHW.shape[-2:]))
             if image_BCHW.shape[-2] * image_BCHW.shape[-1] > 60_000:
                 raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-            return torch.zeros(1, 2, *image_BCHW.shape[-2:])
+            return torch.cat([image_BCHW, image_BCHW], dim=1)
 
     network = Scarce()
     network.stride = 4  # type: ignore[assignment]
@@ -187,8 +187,9 @@ def test_smaller_windows_where_memory_is_lacking(
     assert "beginning again with windows of 224 pixels" in shown.err
     assert "beginning again with windows of 112 pixels" not in shown.err
     assert sorted(json.loads(shown.out)["masks"]) == ["a", "b"]
-    assert scarce[:2] == [(60, 50), (500, 400)]
-    assert max(map(np.prod, scarce[2:])) <= 224 * 224
+    predicted = [shape for shape in scarce if min(shape) > 1 and shape != (64, 64)]  # the others measure the network
+    assert predicted[:2] == [(60, 50), (500, 400)]
+    assert max(map(np.prod, predicted[2:])) <= 224 * 224
     assert (place / "runs/run/model.safetensors").read_bytes() == model, "the model is left as it is"
 
 

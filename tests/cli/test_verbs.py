@@ -316,8 +316,9 @@ def test_nothing_that_is_there_is_replaced_unasked(at_walk: Path, capsys: pytest
     assert "--replace" in capsys.readouterr().err
     assert [path.read_bytes() for path in truth] == before
     assert command("predict", "run", "others", "--out", "twice") == 0
+    assert command("predict", "run", "others", "--out", "twice", "--flips") == 1
+    assert command("predict", "run", "others", "--out", "twice", "--flips", "--replace") == 0
     assert command("predict", "run", "others", "--out", "twice") == 1
-    assert command("predict", "run", "others", "--out", "twice", "--replace") == 0
     assert command("predict", "run", "others/images", "--out", "others/images", "--replace") == 1
     assert command("evaluate", "run", "others") == 0
     capsys.readouterr()

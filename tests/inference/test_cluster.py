@@ -234,7 +234,7 @@ def test_no_worker_is_refused(workers: int) -> None:
 
 def test_workers_that_do_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SECONDS_TO_START", 0.001)
-    with pytest.raises(LostClusterError, match="1 workers did not start within 0.001 seconds"), local_cluster(1):
+    with pytest.raises(LostClusterError, match=r"1 workers did not start within 0\.001 seconds"), local_cluster(1):
         pass
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,20 @@ from torch import nn
 from pixelwise.bundle import Bundle
 from pixelwise.data.layouts import find_images
 from pixelwise.errors import UsageError
-from pixelwise.inference.folder import ObjectCount, Outputs, count_table, predict_folder
+from pixelwise.inference.folder import Done, ObjectCount, Outputs, count_table, predict_image
+from pixelwise.inference.folder_journal import FolderJournal
+from pixelwise.inference.folder_plan import plan_folder
+from pixelwise.inference.folder_run import predict_folder
 from pixelwise.inference.predict import Prediction, Predictor, predict
 from pixelwise.postprocess.instances import InstanceSettings
 from pixelwise.runtime import Runtime
+
+
+def predict_all(images: Path, predictor: Predictor, outputs: Outputs) -> list[Done]:
+    """Masks for all images that are left."""
+    with FolderJournal.open(outputs.folder, {}) as journal:
+        plan = plan_folder(find_images(images), outputs, journal, finds_objects=predictor.instances is not None)
+        return list(predict_folder(plan, partial(predict_image, predictor, outputs)))
 
 
 @pytest.fixture
@@ -40,7 +51,7 @@ def test_one_bad_image_does_not_stop_the_others(
 ) -> None:
     bundle = make_bundle()
     outputs = Outputs(folder=tmp_path / "out", scores=True, overlays=True)
-    done = {one.name: one for one in predict_folder(find_images(images), Predictor.of(bundle, runtime), outputs)}
+    done = {one.name: one for one in predict_all(images, Predictor.of(bundle, runtime), outputs)}
     assert set(done) == {"a", "b (1)", "c", "broken"}
     assert "broken.png" in done["broken"].failure
     assert not (tmp_path / "out" / "broken.png").exists()
@@ -62,16 +73,16 @@ def test_a_displayed_size_follows_the_exif_orientation(
     exif[0x0112] = 6
     Image.fromarray(np.zeros((10, 24), np.uint8)).save(tmp_path / "turned.jpg", exif=exif)
     outputs = Outputs(folder=tmp_path / "out")
-    (one,) = predict_folder(find_images(tmp_path / "turned.jpg"), Predictor.of(make_bundle(), runtime), outputs)
+    (one,) = predict_all(tmp_path / "turned.jpg", Predictor.of(make_bundle(), runtime), outputs)
     with Image.open(one.labels) as mask:
         assert mask.size == (10, 24)
 
 
 def test_an_input_is_never_replaced(make_bundle: Callable[..., Bundle], runtime: Runtime, images: Path) -> None:
     before = (images / "a.png").read_bytes()
-    results = predict_folder(find_images(images), Predictor.of(make_bundle(), runtime), Outputs(folder=images))
-    with pytest.raises(UsageError, match="--out"):
-        next(results)
+    for outputs in (Outputs(folder=images), Outputs(folder=images, replace=True)):
+        with pytest.raises(UsageError, match="is an input"):
+            predict_all(images, Predictor.of(make_bundle(), runtime), outputs)
     assert (images / "a.png").read_bytes() == before
 
 
@@ -93,7 +104,7 @@ def finder(make_bundle: Callable[..., Bundle], runtime: Runtime) -> Predictor:
 
 def test_a_model_of_objects_leaves_their_numbers_and_counts(finder: Predictor, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = {one.name: one for one in predict_folder(find_images(images), finder, Outputs(folder=out, overlays=True))}
+    done = {one.name: one for one in predict_all(images, finder, Outputs(folder=out, overlays=True))}
     with (out / "counts.csv").open(newline="") as file:
         rows = {row["image"]: row for row in csv.DictReader(file)}
     assert list(rows) == ["a", "b (1)", "c"], "the broken one has no row"
@@ -114,9 +125,10 @@ def test_models_of_classes_alone_leave_no_counts(
     make_bundle: Callable[..., Bundle], runtime: Runtime, images: Path, tmp_path: Path
 ) -> None:
     predictor = Predictor.of(make_bundle(), runtime)
-    done = list(predict_folder(find_images(images), predictor, Outputs(folder=tmp_path / "out")))
+    done = predict_all(images, predictor, Outputs(folder=tmp_path / "out"))
     assert {one.count for one in done} == {None}
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b (1).png", "c.png"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == [".pixelwise", "a.png", "b (1).png", "c.png"]
 
 
 def test_more_objects_than_a_png_can_number_go_into_a_tiff(
@@ -125,7 +137,7 @@ def test_more_objects_than_a_png_can_number_go_into_a_tiff(
     instances_HW = np.arange(1, 70_001, dtype=np.int32).reshape(200, 350)
     many = Prediction(np.ones((200, 350), np.uint8), np.ones((2, 200, 350), np.float32), instances_HW)
     monkeypatch.setattr("pixelwise.inference.folder.predict", lambda *_: many)
-    (done,) = predict_folder(find_images(images / "a.png"), finder, Outputs(folder=tmp_path / "out"))
+    (done,) = predict_all(images / "a.png", finder, Outputs(folder=tmp_path / "out"))
     assert [path.name for path in (tmp_path / "out" / "instances").iterdir()] == ["a.tif"]
     stored = tifffile.imread(tmp_path / "out" / "instances" / "a.tif")
     assert stored.dtype == np.uint32
@@ -137,7 +149,7 @@ def test_more_objects_than_a_png_can_number_go_into_a_tiff(
 def test_polygons_have_the_area_of_the_pixels(finder: Predictor, images: Path, tmp_path: Path, kind: str) -> None:
     predictor = finder if kind == "objects" else replace(finder, instances=None)
     outputs = Outputs(folder=tmp_path / "out", geojson=True)
-    (done,) = predict_folder(find_images(images / "c.png"), predictor, outputs)
+    (done,) = predict_all(images / "c.png", predictor, outputs)
     features = json.loads((tmp_path / "out" / "geojson" / "c.geojson").read_text())["features"]
     prediction = predict(np.array(Image.open(images / "c.png"))[..., None], predictor)
     if kind == "objects":
@@ -155,9 +167,9 @@ def test_no_result_of_before_is_replaced_unasked(finder: Predictor, images: Path
     path.write_text("mine")
     outputs = Outputs(folder=tmp_path / "out", geojson=True)
     with pytest.raises(UsageError, match="--replace"):
-        next(predict_folder(find_images(images), finder, outputs))
+        predict_all(images, finder, outputs)
     assert path.read_text() == "mine"
-    assert len(list(predict_folder(find_images(images), finder, replace(outputs, replace=True)))) == 4
+    assert len(predict_all(images, finder, replace(outputs, replace=True))) == 4
 
 
 def test_counts_of_no_object_and_names_of_any_kind() -> None:

@@ -23,9 +23,28 @@ from pixelwise.data.stored import LARGEST_IMAGE, MOST_VALUES
 from pixelwise.data.tile_store import TileStore
 from pixelwise.errors import EXIT_DONE, EXIT_SOME_FAILED, PixelwiseError, UsageError, printable
 from pixelwise.inference.cluster import local_cluster, remote_cluster, threads_of_worker
-from pixelwise.inference.large import Step, TileDone, damage_of, mend, run_step, seam_of, steps_left, write_table
+from pixelwise.inference.large import (
+    Step,
+    TileDone,
+    count_objects,
+    damage_of,
+    mend,
+    run_step,
+    seam_of,
+    steps_left,
+    write_table,
+)
 from pixelwise.inference.large_estimate import estimate_large
-from pixelwise.inference.large_plan import CLASSES, NETWORK, OBJECTS, LargeJob, ScoreType, Wish, plan_large
+from pixelwise.inference.large_plan import (
+    CLASSES,
+    NETWORK,
+    OBJECTS,
+    LargeJob,
+    ScoreType,
+    Wish,
+    open_job,
+    plan_large,
+)
 from pixelwise.inference.runners import Here, Runner
 from pixelwise.runtime import duration, memory_refusals, parse_bytes
 from pixelwise.tiles import TileGrid
@@ -46,6 +65,8 @@ class LargeOptions:
     flips: bool
     skip_flat: bool
     level: int
+    page: int | None
+    fill_missing: bool
     memory: str
     workers: int
     scheduler: str
@@ -82,7 +103,12 @@ def is_large(image: Path, out: Path | None) -> bool:
     """
     if out is not None:
         return out.suffix.lower() in (ZARR_SUFFIX, *TIFF_SUFFIXES)
-    return any((image / name).exists() for name in ZARR_FILES) or _too_large(image)
+    return is_zarr(image) or _too_large(image)
+
+
+def is_zarr(image: Path) -> bool:
+    """Whether a folder is a Zarr array or group."""
+    return any((image / name).exists() for name in ZARR_FILES)
 
 
 def _too_large(image: Path) -> bool:
@@ -110,13 +136,17 @@ def predict_large(options: LargeOptions, screen: Screen) -> int:
         scores=options.scores,
         skip_flat=options.skip_flat,
         level=options.level,
+        page=options.page,
+        missing_chunks="fill" if options.fill_missing else "refuse",
         memory=parse_bytes(options.memory) if options.memory else None,
     )
     with memory_refusals("give more with --memory, or free some"):
         job, plan = plan_large(wish)
-        with open_large(job.source, level=job.level, page=job.page) as image:
+        with open_job(job) as image:
             screen.say(f"image: {image.describe()}")
-        screen.say(f"network: {job.tiling.describe()}", f"result: {_tiles_text(plan)} in {printable(options.out)}")
+        screen.say(_windows_text(job, plan), f"result: {_tiles_text(plan)} in {printable(options.out)}")
+        if job.store.exists() and options.is_tiff and options.replace:
+            plan = _without_leftovers(job, plan, wish)
         if options.dry_run:
             return _say_estimate(job, plan, options, screen)
         with _runner(options) as runner, TileStore.open(job.store, plan) as store:
@@ -126,6 +156,8 @@ def predict_large(options: LargeOptions, screen: Screen) -> int:
 def _work(job: LargeJob, store: TileStore, options: LargeOptions, runner: Runner, screen: Screen) -> int:
     if options.check:
         _mend(store, screen)
+    if job.instances is not None and store.closed and not options.table.exists():
+        store.forget(store.plan.stages[1].name, [0])  # what the table is made of is gone, and is made again
     if options.one_tile:
         return _try_one(job, store, runner, screen)
     notes, failed = Counter[str](), list[TileDone]()
@@ -151,8 +183,10 @@ def _finish(job: LargeJob, store: TileStore, options: LargeOptions, screen: Scre
     """The table, the TIFF, the end of the work."""
     result: dict[str, Any] = {"out": str(options.out), "tiles": len(store.plan.grid), "failed": {}}
     if job.instances is not None and (not store.closed or not options.table.exists()):
-        class_name = Bundle.load(job.model).task
-        result["objects"] = write_table(job, store, options.table, class_name=class_name.names[class_name.object_class])
+        task = Bundle.load(job.model).task
+        write_table(job, store, options.table, class_name=task.names[task.object_class])
+    if job.instances is not None:
+        result["objects"] = count_objects(options.table)
         screen.say(f"{counted(result['objects'], 'object')}, see {printable(options.table)}")
     if job.tiling.way != "exact":
         seam = seam_of(job, store.plan.grid)
@@ -171,7 +205,7 @@ def _finish(job: LargeJob, store: TileStore, options: LargeOptions, screen: Scre
 
 def _export(job: LargeJob, store: TileStore, options: LargeOptions, objects: int | None) -> None:
     """The layers as TIFF; then the tiles are not needed any more."""
-    with open_large(job.source, level=job.level, page=job.page) as image:
+    with open_job(job) as image:
         tags = [] if image.place is None else [tag[:4] for tag in image.place.extra_tags()]
     write_label_tiff(options.out, store, CLASSES, tags=tags)
     if job.instances is not None:
@@ -183,8 +217,9 @@ def _shown(job: LargeJob, step: Step, runner: Runner, screen: Screen) -> Iterato
     done = step.tiles - len(step.missing)
     if done and step.missing:
         screen.say(f"{step.stage}: {done} of {counted(step.tiles, 'tile')} are done already")
+    title = step.stage if step.stage == NETWORK else f"after the network: {step.stage}"
     return screen.tiles(
-        run_step(job, step, runner), total=step.tiles, done=done, title=step.stage, pixels=lambda one: one.pixels
+        run_step(job, step, runner), total=step.tiles, done=done, title=title, pixels=lambda one: one.pixels
     )
 
 
@@ -198,8 +233,8 @@ def _try_one(job: LargeJob, store: TileStore, runner: Runner, screen: Screen) ->
         return _say_failures([done], store, screen)
     took = time.monotonic() - began
     screen.say(
-        f"tile {middle}, {_place(middle, grid)}, took {took:.1f} seconds; all {len(grid)} would take about "
-        f"{duration(took * len(grid))} with one worker; it is kept in {printable(store.folder)}"
+        f"tile {middle}, {_place(middle, grid)}, took {took:.1f} seconds; {counted(len(grid), 'tile')} would take "
+        f"about {duration(took * len(grid))} with one worker; it is kept in {printable(store.folder)}"
     )
     screen.result({"tile": middle, "seconds": took, "tiles": len(grid)})
     return EXIT_DONE
@@ -227,6 +262,9 @@ def _say_failures(failed: list[TileDone], store: TileStore, screen: Screen) -> i
 
 
 def _say_estimate(job: LargeJob, plan: StorePlan, options: LargeOptions, screen: Screen) -> int:
+    if job.store.exists():
+        with TileStore.open(job.store, plan):
+            screen.say("some of it may be done already")
     estimate = estimate_large(job, plan, workers=max(1, options.workers))
     screen.say(f"would write: {printable(options.out)}", *estimate.describe())
     warn_of_disk(job.store.parent, estimate.disk, screen)
@@ -243,10 +281,10 @@ def _runner(options: LargeOptions) -> AbstractContextManager[Runner]:
 def _check(options: LargeOptions) -> None:
     if options.is_tiff and options.scores:
         raise UsageError("scores are kept in a Zarr; give --out OUT.zarr, or leave --scores out")
-    if options.is_tiff and options.out.exists() and not (options.replace or options.dry_run):
-        raise UsageError(
-            f"{printable(options.out)} is there already; choose another --out, or replace it with --replace"
-        )
+    # What an unfinished run of this image left beside its tiles is ours.
+    for path in [options.table, *([options.out, options.objects_tiff] if options.is_tiff else [])]:
+        if path.exists() and not (options.store.exists() or options.replace or options.dry_run):
+            raise UsageError(f"{printable(path)} is there already; choose another --out, or replace it with --replace")
     if options.out.resolve() == options.image.resolve():
         raise UsageError(f"{printable(options.out)} is the image itself; choose another --out")
     if options.workers and options.scheduler:
@@ -258,9 +296,24 @@ def _check(options: LargeOptions) -> None:
         )
 
 
+def _without_leftovers(job: LargeJob, plan: StorePlan, wish: Wish) -> StorePlan:
+    """Where tiles of another job lie beside a TIFF that is to be replaced, they go as well."""
+    if TileStore.join(job.store).plan == plan:
+        return plan
+    shutil.rmtree(job.store)
+    return plan_large(wish)[1]
+
+
+def _windows_text(job: LargeJob, plan: StorePlan) -> str:
+    shape = plan.grid.shape
+    if job.tiling.way == "exact" and len(plan.grid) == 1 and job.tiling.core >= max(shape):
+        return f"network: sees the image of {shape[1]} x {shape[0]} pixels whole"
+    return f"network: {job.tiling.describe()}"
+
+
 def _tiles_text(plan: StorePlan) -> str:
     grid = plan.grid
-    return f"{counted(len(grid), 'tile')} of {min(grid.core, max(grid.shape))} pixels"
+    return "1 tile" if len(grid) == 1 else f"{len(grid)} tiles of up to {grid.core} x {grid.core} pixels"
 
 
 def _place(index: int, grid: TileGrid) -> str:

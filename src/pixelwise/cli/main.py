@@ -66,9 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
     except PixelwiseError as error:
         sys.stderr.write(f"pixelwise: {error}\n")
         sys.exit(error.exit_code)
-    except typer.Abort:
-        sys.exit(EXIT_INTERRUPTED)
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         sys.stderr.write("pixelwise: stopped\n")
         sys.exit(EXIT_INTERRUPTED)
     except typer.TyperException as error:

@@ -12,16 +12,15 @@ import typer
 from pixelwise.cli.options import verb_of
 from pixelwise.cli.runs import find_model
 from pixelwise.cli.screen import Screen, counted
-from pixelwise.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError
+from pixelwise.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError, printable
 
 if TYPE_CHECKING:
     from pixelwise.cli.large import LargeOptions
-    from pixelwise.data.layouts import Folder
-    from pixelwise.inference.folder import Done, Outputs
-    from pixelwise.inference.predict import Predictor
+    from pixelwise.inference.folder import Done
+    from pixelwise.runtime import Runtime
 
 SHARED = (
-    *("flips", "skip_flat", "level", "memory", "workers", "scheduler", "device"),
+    *("flips", "skip_flat", "level", "page", "fill_missing", "memory", "workers", "scheduler", "device"),
     *("check", "one_tile", "replace", "dry_run"),
 )
 """options that mean the same for a large image"""
@@ -52,20 +51,26 @@ class PredictOptions:
     memory: Annotated[str, typer.Option(help="How much memory to take in all, such as 2GB [half of what is free].")] = (
         ""
     )
-    workers: Annotated[int, typer.Option(min=0, help="OUT.zarr, OUT.tif: so many worker processes, by Dask.")] = 0
-    scheduler: Annotated[str, typer.Option(help="OUT.zarr, OUT.tif: the workers of this Dask scheduler, tcp://...")] = (
-        ""
-    )
+    workers: Annotated[int, typer.Option(min=0, help="So many worker processes, by Dask.")] = 0
+    scheduler: Annotated[str, typer.Option(help="The workers of this Dask scheduler, tcp://...")] = ""
     score_bits: Annotated[int, typer.Option(help="OUT.zarr: bits of a score, 8 or 16.")] = 16
+    page: Annotated[
+        int | None,
+        typer.Option(min=0, help="OUT.zarr, OUT.tif: page of a TIFF or plane of a Zarr, if there are several."),
+    ] = None
+    fill_missing: Annotated[
+        bool, typer.Option("--fill-missing", help="OUT.zarr, OUT.tif: read chunks that a Zarr lacks as its fill value.")
+    ] = False
     level: Annotated[
         int, typer.Option(min=0, help="OUT.zarr, OUT.tif: level of the image's pyramid; 0: full size.")
     ] = 0
     skip_flat: Annotated[bool, typer.Option("--skip-flat", help="OUT.zarr, OUT.tif: spare tiles without content.")] = (
         False
     )
-    check: Annotated[bool, typer.Option("--check", help="OUT.zarr: find damaged files first, and do these again.")] = (
-        False
-    )
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Compare every byte of what is done; of OUT.zarr, do again what is damaged."),
+    ] = False
     one_tile: Annotated[bool, typer.Option("--one-tile", help="OUT.zarr, OUT.tif: try one tile, and stop.")] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would do and take; write nothing.")] = False
     json: Annotated[bool, typer.Option("--json", help="Write the result as JSON to stdout.")] = False
@@ -81,28 +86,37 @@ def predict_images(options: PredictOptions) -> int:
     """Write a mask for every image: an indexed PNG with the colours of the classes.
 
     A model of single objects also writes their numbers to instances/, and counts.csv. With --out OUT.zarr or OUT.tif
-    one image of any size is predicted tile by tile; run again, it goes on where it was stopped.
+    one image of any size is predicted tile by tile. The same command, run again, goes on where it was stopped.
     """
-    from pixelwise.bundle import Bundle
     from pixelwise.cli import large
+
+    screen = Screen(json=options.json)
+    model = find_model(options.run)
+    if large.is_large(options.images, options.out):
+        return large.predict_large(_large_options(options, model), screen)
+    _check_options(options)
+    return _predict_folder(options, model, screen)
+
+
+predict_verb = verb_of(predict_images, PredictOptions)
+
+
+def _predict_folder(options: PredictOptions, model: Path, screen: Screen) -> int:
+    from pixelwise.bundle import Bundle
+    from pixelwise.cli.folder import FolderTask, write_masks
     from pixelwise.cli.tiling import show_prediction
     from pixelwise.config import RuntimeConfig
     from pixelwise.data.layouts import find_images
     from pixelwise.inference.estimate import bytes_per_pixel
     from pixelwise.inference.folder import Outputs
-    from pixelwise.inference.large_plan import window_budget
     from pixelwise.inference.predict import Predictor
-    from pixelwise.runtime import parse_bytes, prepare
+    from pixelwise.runtime import prepare
 
     # The model and the images.
-    screen = Screen(json=options.json)
-    model = find_model(options.run)
-    if large.is_large(options.images, options.out):
-        return large.predict_large(_large_options(options, model), screen)
-    _refuse_options_of_large(options)
     bundle = Bundle.load(model)
-    found = find_images(options.images)
-    folder = options.folder(model)
+    elsewhere = bool(options.scheduler)  # workers elsewhere have other working folders
+    found = find_images(options.images.absolute() if elsewhere else options.images)
+    folder = options.folder(model).absolute() if elsewhere else options.folder(model)
     runtime = prepare(RuntimeConfig(device=options.device))
     screen.say(f"{counted(len(found.samples), 'image')} · {runtime.describe()}")
     reasons = Counter(reason for _, reason in found.skipped)
@@ -110,24 +124,35 @@ def predict_images(options: PredictOptions) -> int:
 
     # The masks.
     predictor = replace(
-        Predictor.of(bundle, runtime, bundle.predict.with_flips(options.flips)),
-        memory=window_budget(parse_bytes(options.memory), runtime.device) if options.memory else None,
+        Predictor.of(bundle, runtime, bundle.predict.with_flips(options.flips)), memory=_memory(options, runtime)
     )
-    outputs = Outputs(
-        folder=folder,
-        scores=options.scores,
-        overlays=options.overlays,
-        geojson=options.geojson,
-        replace=options.replace,
-    )
+    wanted = {name: getattr(options, name) for name in ("scores", "overlays", "geojson", "replace")}
+    outputs = Outputs(folder=folder, **wanted)
     if options.dry_run:
         size = bytes_per_pixel(outputs, predictor)
         show_prediction(found.samples, predictor, folder=folder, bytes_per_pixel=size, screen=screen)
         return EXIT_DONE
-    return _report(_write_masks(found, predictor, outputs, screen), folder, screen)
+    task = FolderTask(
+        images=found,
+        model=model.resolve(),
+        outputs=outputs,
+        workers=options.workers,
+        scheduler=options.scheduler,
+        check=options.check,
+    )
+    return _report(write_masks(task, predictor, screen), folder, screen)
 
 
-predict_verb = verb_of(predict_images, PredictOptions)
+def _memory(options: PredictOptions, runtime: Runtime) -> int | None:
+    """The budget for a window, bytes, of each of the workers on this machine; None: the usual one."""
+    from pixelwise.inference.large_plan import window_budget
+    from pixelwise.inference.tiling import usual_memory
+    from pixelwise.runtime import parse_bytes
+
+    workers = max(1, options.workers)
+    if options.memory:
+        return window_budget(parse_bytes(options.memory) // workers, runtime.device)
+    return usual_memory(runtime.device) // workers if workers > 1 else None
 
 
 def _large_options(options: PredictOptions, model: Path) -> LargeOptions:
@@ -148,25 +173,19 @@ def _large_options(options: PredictOptions, model: Path) -> LargeOptions:
     )
 
 
-def _refuse_options_of_large(options: PredictOptions) -> None:
-    """Options that images in a folder have no use for."""
-    for name in ("workers", "scheduler", "level", "skip_flat", "check", "one_tile"):
-        if getattr(options, name):
+def _check_options(options: PredictOptions) -> None:
+    """Refuse options that images in a folder have no use for, and a Zarr where a folder of images should be."""
+    from pixelwise.cli.large import is_zarr
+
+    if is_zarr(options.images):
+        raise UsageError(f"{printable(options.images)} is a Zarr; give --out OUT.zarr or OUT.tif for its result")
+    for name in ("level", "page", "fill_missing", "skip_flat", "one_tile"):
+        if getattr(options, name) not in (0, False, None):
             raise UsageError(
                 f"--{name.replace('_', '-')} is for one image of any size; give --out OUT.zarr or OUT.tif with it"
             )
-
-
-def _write_masks(found: Folder, predictor: Predictor, outputs: Outputs, screen: Screen) -> list[Done]:
-    from pixelwise.cli.tiling import within_memory
-    from pixelwise.inference.folder import predict_folder
-
-    def work(fitting: Predictor) -> list[Done]:
-        again = fitting is not predictor  # then what stands there may be of the attempt before
-        results = predict_folder(found, fitting, replace(outputs, replace=outputs.replace or again))
-        return list(screen.progress(results, total=len(found.samples), title="predicting"))
-
-    return within_memory(predictor, work, samples=found.samples, screen=screen)
+    if options.workers and options.scheduler:
+        raise UsageError("--workers starts workers on this machine, --scheduler has its own; give one of them")
 
 
 def _report(done: list[Done], folder: Path, screen: Screen) -> int:

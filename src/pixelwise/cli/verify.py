@@ -39,6 +39,7 @@ def verify_tiling(options: VerifyOptions) -> int:
     from pixelwise.bundle import Bundle
     from pixelwise.config import parse_config
     from pixelwise.data.large_images import open_large
+    from pixelwise.inference.cores import fill_unmeasured
     from pixelwise.inference.predict import Predictor
     from pixelwise.inference.verify import certify
     from pixelwise.runtime import memory_refusals, prepare
@@ -57,7 +58,8 @@ def verify_tiling(options: VerifyOptions) -> int:
         rows, columns = min(height, LARGEST_SIDE), min(width, LARGEST_SIDE)
         top, left = (height - rows) // 2, (width - columns) // 2
         screen.say(f"image: {image.describe()}", runtime.describe())
-        image_HWC = image.read(Window(top, left, top + rows, left + columns))
+        seen_HWC = image.read(Window(top, left, top + rows, left + columns))
+        image_HWC = fill_unmeasured(seen_HWC, image, predictor.normalisation)
     with memory_refusals("give a smaller image"):
         certificate = certify(image_HWC, predictor)
     screen.say(*certificate.describe())

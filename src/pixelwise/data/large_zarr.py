@@ -41,7 +41,7 @@ SMALLER_CHUNKS = "save it again with chunks of about 512 x 512 pixels"
 COPY_AGAIN = "copy or save the store again"
 OR_FILL = (
     f"{COPY_AGAIN}; or, where the program that wrote it leaves out chunks of the fill value, "
-    'allow it: missing_chunks = "fill"'
+    'allow it with --fill-missing (in Python missing_chunks="fill")'
 )
 
 

@@ -267,7 +267,8 @@ class StorePlan:
         here, there = _flat(self.to_dict()), _flat(other.to_dict())
         nothing = object()
         changed = [name for name in {**here, **there} if here.get(name, nothing) != there.get(name, nothing)]
-        return [f"{name.removeprefix('job.')} is {_short(here, name)}, not {_short(there, name)}" for name in changed]
+        ours = [name for name in changed if name.startswith("job.")] or changed  # the rest follows from the job
+        return [f"{name.removeprefix('job.')} is {_short(here, name)}, not {_short(there, name)}" for name in ours]
 
 
 def stage_of(layer: StoreLayer, level: int) -> str:

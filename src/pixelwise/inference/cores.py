@@ -9,12 +9,15 @@ C channels, K outputs, H rows, W columns; h, w those of the part.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixelwise.data.large_source import LargeImage
+from pixelwise.data.normalise import Normalisation
 from pixelwise.inference.predict import Predictor
 from pixelwise.inference.symmetries import Shape, Symmetry, symmetries
 from pixelwise.inference.tiling import Tiling
@@ -37,6 +40,14 @@ def scores_of_part(read: Read, part: Window, *, shape: Shape, predictor: Predict
         total = scores_BKHW if total is None else total + scores_BKHW
     assert total is not None, "there is at least one view"
     return total / len(views)
+
+
+def fill_unmeasured(values_HWC: NDArray[Any], image: LargeImage, normalisation: Normalisation) -> NDArray[Any]:
+    """Part of an image with the mean of the training images where nothing was measured: there may be any number."""
+    if image.place is None or image.place.nodata is None:
+        return values_HWC
+    means = np.asarray(normalisation.mean).astype(values_HWC.dtype)
+    return np.where(image.place.void(values_HWC)[..., None], means, values_HWC)
 
 
 def tiles_within(part: Window, shape: Shape, tiling: Tiling) -> Iterator[Tile]:

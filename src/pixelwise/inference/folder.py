@@ -1,4 +1,4 @@
-"""Masks for a folder of images: one bad image never stops the others, and no file that is there is replaced unasked.
+"""Masks for one image of a folder: what is written for it, and what became of it; `folder_run.py` does all of them.
 
 A model that finds objects also leaves their numbers for every image, and a table of all images.
 """
@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pixelwise.bundle import Bundle
+from pixelwise.config import PredictConfig, RuntimeConfig
 from pixelwise.data.images import read_image
-from pixelwise.data.layouts import Folder, Sample
+from pixelwise.data.layouts import Sample
 from pixelwise.data.pictures import (
     MOST_IN_PNG,
     object_overlay,
@@ -25,11 +28,16 @@ from pixelwise.data.pictures import (
     write_picture,
     write_scores,
 )
-from pixelwise.errors import DataError, UsageError, printable
-from pixelwise.files import make_folder, write_json, write_text
+from pixelwise.errors import DataError, OutputError, PixelwiseError
+from pixelwise.files import system_refusals, write_json
+from pixelwise.inference.folder_journal import FileFacts
 from pixelwise.inference.predict import Prediction, Predictor, predict
 from pixelwise.postprocess.polygons import instances_to_geojson, mask_to_geojson
+from pixelwise.runtime import LackOfMemoryError, memory_refusals, prepare
 from pixelwise.task import Task
+
+SEVERAL = ("instances", "many instances")
+"""kinds of files of which an image has one"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +50,7 @@ class Outputs:
     scores     scores/<name>.tif: 16 bits per score, one page per class
     overlays   overlays/<name>.png: the objects' outlines, or the labels, drawn over the image, to look at
     geojson    geojson/<name>.geojson: polygons of the objects, or of all classes but the first, in pixels
-    replace    whether files that are there already may be replaced; an input never is
+    replace    whether files that are there already, and not ours, may be replaced; an input never is
     """
 
     folder: Path
@@ -104,35 +112,35 @@ class ObjectCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What became of one image: `failure` says why there are no labels for it, `count` how many objects it has."""
+    """What became of one image.
+
+    failure  why there are no labels for it
+    refusal  what no other image would pass either
+    count    how many objects it has
+    files    what was written, by kind
+    """
 
     name: str
     labels: Path | None = None
     count: ObjectCount | None = None
     failure: str | None = None
+    refusal: PixelwiseError | None = None
+    files: Mapping[str, FileFacts] = field(default_factory=dict)
 
 
-def predict_folder(images: Folder, predictor: Predictor, outputs: Outputs) -> Iterator[Done]:
-    """Write labels for every image, one at a time, and say what became of each; then the table of objects.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderJob:
+    """The prediction of images as small values that can be sent to any process.
 
-    Raises UsageError before any work where an output would replace an input, or another file without `replace`, and
-    OutputError where the disk refuses.
+    model   its file
+    memory  budget in bytes for what the network takes at once; None: see `choose_tiling`
     """
-    finds_objects = predictor.instances is not None
-    _protect_files(images, outputs, finds_objects)
-    make_folder(outputs.folder)
-    counts: dict[str, ObjectCount] = {}
-    for sample in images.samples:
-        try:
-            done = _predict_one(sample, predictor, outputs)
-        except DataError as error:
-            where, why = str(sample.image), str(error)
-            done = Done(name=sample.name, failure=why if where in why else f"{where}: {why}")
-        if done.count is not None:
-            counts[done.name] = done.count
-        yield done
-    if finds_objects:
-        write_text(outputs.counts, count_table(counts))
+
+    model: Path
+    outputs: Outputs
+    settings: PredictConfig
+    runtime: RuntimeConfig
+    memory: int | None = None
 
 
 def count_table(counts: dict[str, ObjectCount]) -> str:
@@ -150,7 +158,43 @@ def count_table(counts: dict[str, ObjectCount]) -> str:
     return text.getvalue()
 
 
-def _predict_one(sample: Sample, predictor: Predictor, outputs: Outputs) -> Done:
+def predict_image(predictor: Predictor, outputs: Outputs, sample: Sample) -> Done:
+    """Write what is wanted of one image.
+
+    One that cannot be read, or that the model does not take, is a failure. Raises OutputError where the disk refuses,
+    and LackOfMemoryError.
+    """
+    try:
+        with memory_refusals():
+            return _write_image(predictor, outputs, sample)
+    except (OutputError, LackOfMemoryError):
+        raise
+    except DataError as error:
+        where, why = str(sample.image), str(error)
+        return Done(name=sample.name, failure=why if where in why else f"{where}: {why}")
+    except PixelwiseError as error:
+        return Done(name=sample.name, refusal=error)
+
+
+def predict_by_job(job: FolderJob, sample: Sample) -> Done:
+    """What `predict_image` does, on a worker; the model is loaded once."""
+    try:
+        with memory_refusals():
+            predictor = _load(job)
+    except LackOfMemoryError:
+        raise
+    except PixelwiseError as error:
+        return Done(name=sample.name, refusal=error)
+    return predict_image(predictor, job.outputs, sample)
+
+
+@lru_cache(maxsize=1)
+def _load(job: FolderJob) -> Predictor:
+    predictor = Predictor.of(Bundle.load(job.model), prepare(job.runtime), job.settings)
+    return replace(predictor, memory=job.memory)
+
+
+def _write_image(predictor: Predictor, outputs: Outputs, sample: Sample) -> Done:
     image_HWC = read_image(sample.image.path, page=sample.image.page)
     prediction = predict(image_HWC, predictor)
     instances_HW = prediction.instances_HW
@@ -167,11 +211,24 @@ def _predict_one(sample: Sample, predictor: Predictor, outputs: Outputs) -> Done
     if "geojson" in paths:
         write_json(paths["geojson"], _polygons(prediction, predictor.task))
     if instances_HW is not None:
-        many = instances_HW.max() > MOST_IN_PNG
-        write_instances(paths["many instances" if many else "instances"], instances_HW)
+        _write_instances(paths, instances_HW)
     write_mask(paths["labels"], prediction.labels, predictor.task)
-    count = None if instances_HW is None else ObjectCount.of(instances_HW)
-    return Done(name=sample.name, labels=paths["labels"], count=count)
+    return Done(
+        name=sample.name,
+        labels=paths["labels"],
+        count=None if instances_HW is None else ObjectCount.of(instances_HW),
+        files={kind: FileFacts.of(path) for kind, path in paths.items()},
+    )
+
+
+def _write_instances(paths: dict[str, Path], instances_HW: np.ndarray[Any, Any]) -> None:
+    """Write the objects as the one kind of file that holds so many, and leave none of the other kind."""
+    few, many = SEVERAL
+    kind, other = (many, few) if instances_HW.max() > MOST_IN_PNG else (few, many)
+    write_instances(paths[kind], instances_HW)
+    needless = paths.pop(other)
+    with system_refusals(needless):
+        needless.unlink(missing_ok=True)
 
 
 def _polygons(prediction: Prediction, task: Task) -> dict[str, Any]:
@@ -180,15 +237,3 @@ def _polygons(prediction: Prediction, task: Task) -> dict[str, Any]:
         return mask_to_geojson(prediction.labels, task, classes=range(task.object_class, task.outputs))
     numbers = range(1, int(prediction.instances_HW.max()) + 1)
     return instances_to_geojson(prediction.instances_HW, task, classes=dict.fromkeys(numbers, task.object_class))
-
-
-def _protect_files(images: Folder, outputs: Outputs, finds_objects: bool) -> None:
-    inputs = {sample.image.path.resolve() for sample in images.samples}
-    written = [path for s in images.samples for path in outputs.paths(s.name, objects=finds_objects).values()]
-    for path in [*written, *([outputs.counts] if finds_objects else [])]:
-        if path.resolve() in inputs:
-            raise UsageError(f"{printable(path)} is an input and would be replaced; choose another --out")
-        if not outputs.replace and path.exists():
-            raise UsageError(
-                f"{printable(path)} is there already; choose another --out, or replace such files with --replace"
-            )

@@ -25,12 +25,11 @@ import torch
 from numpy.typing import NDArray
 
 from pixelwise.bundle import Bundle
-from pixelwise.data.large_images import open_large
 from pixelwise.data.large_source import LargeImage
 from pixelwise.data.pyramid import halve_tile
 from pixelwise.data.tile_store import Damage, TileStore
-from pixelwise.inference.cores import scores_of_part, tiles_within
-from pixelwise.inference.large_plan import CLASSES, EVIDENCE, MERGE_FILE, NETWORK, SCORES, LargeJob, merge_of
+from pixelwise.inference.cores import fill_unmeasured, scores_of_part, tiles_within
+from pixelwise.inference.large_plan import CLASSES, EVIDENCE, MERGE_FILE, NETWORK, SCORES, LargeJob, merge_of, open_job
 from pixelwise.inference.merge import Stage, stages_of
 from pixelwise.inference.merge_store import StoreOfMerge, damaged_parts
 from pixelwise.inference.predict import Predictor, labels_of
@@ -46,7 +45,7 @@ from pixelwise.tiles import TileGrid, Window
 Note = Literal["", "flat", "small"]
 """flat: taken as the first class, without the network; small: seen in smaller windows, as memory was lacking"""
 FLAT_STEP = 16
-LAST, FIRST = slice(-64, None), slice(64)
+NEAR = 64
 FLAT_SHARE = 0.02
 """of the standard deviation over the training images: a core that varies less than this is flat"""
 
@@ -131,8 +130,8 @@ def flat(image_HWC: NDArray[Any], std: tuple[float, ...]) -> bool:
 def _see_tile(job: LargeJob, store: TileStore, index: int) -> Note:
     """What the network says of a core, and what follows from each pixel alone."""
     predictor, core = load_predictor(job), store.plan.grid.window(index)
-    with open_large(job.source, level=job.level, page=job.page) as image:
-        seen = image.read(core) if job.skip_flat else None
+    with open_job(job) as image:
+        seen = fill_unmeasured(image.read(core), image, predictor.normalisation) if job.skip_flat else None
         note: Note = ""
         if seen is not None and flat(seen, predictor.normalisation.std):
             scores_KHW, note = _flat_scores(core, predictor), "flat"
@@ -161,13 +160,7 @@ def _affordable_scores(
 
 def _scores(tiling: Tiling, image: LargeImage, core: Window, predictor: Predictor) -> NDArray[np.float32]:
     def read(window: Window) -> NDArray[Any]:
-        values_HWC = image.read(window)
-        if image.place is None or image.place.nodata is None:
-            return values_HWC
-        # What was not measured may be any number, or none: the network sees the mean of the training images there.
-        void_HW1 = image.place.void(values_HWC)[..., None]
-        means = np.asarray(predictor.normalisation.mean).astype(values_HWC.dtype)
-        return np.where(void_HW1, means, values_HWC)
+        return fill_unmeasured(image.read(window), image, predictor.normalisation)
 
     scores_BKHW = scores_of_part(read, core, shape=image.shape, predictor=predictor, tiling=tiling)
     scores_KHW: NDArray[np.float32] = scores_BKHW[0].float().cpu().numpy()
@@ -241,17 +234,24 @@ def mend(store: TileStore, damages: Sequence[Damage]) -> None:
 
 
 def seam_of(job: LargeJob, grid: TileGrid) -> float | None:
-    """The seam score between two windows side by side in the upper left of the image; None where there is one window.
+    """The seam score between two neighbouring windows in the upper left of the image; None where there is one window.
 
     See `verify.seam_score`. Where windows are not exact it says how much they show.
     """
-    first = next(tiles_within(grid.window(0), grid.shape, job.tiling)).write
-    if first.right >= grid.shape[1]:
+    (height, width), first = grid.shape, next(tiles_within(grid.window(0), grid.shape, job.tiling)).write
+    beside = Window(first.top, first.right, first.bottom, min(2 * first.right, width))
+    below = Window(first.bottom, first.left, min(2 * first.bottom, height), first.right)
+    second, axis = (beside, 2) if first.right < width else (below, 1)
+    if axis == 1 and first.bottom >= height:
         return None
-    second = Window(first.top, first.right, first.bottom, min(2 * first.right, grid.shape[1]))
     predictor = load_predictor(job)
-    with open_large(job.source, level=job.level, page=job.page) as image:
-        one, other = (
-            _scores(job.tiling, image, part, predictor)[..., side] for part, side in ((first, LAST), (second, FIRST))
-        )
-    return seam_score(np.concatenate([one, other], axis=2), rows=[], columns=[one.shape[2] - 1])
+    with open_job(job) as image:
+        one, other = (_scores(job.tiling, image, part, predictor).swapaxes(axis, 2) for part in (first, second))
+    near = np.concatenate([one[..., -NEAR:], other[..., :NEAR]], axis=2)
+    return seam_score(near, rows=[], columns=[min(one.shape[2], NEAR) - 1])
+
+
+def count_objects(table: Path) -> int:
+    """How many objects a table that `write_table` wrote has."""
+    with table.open("rb") as file:
+        return max(0, sum(1 for _ in file) - 1)

@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from pixelwise.data.large_images import open_large
 from pixelwise.data.store_plan import StorePlan
 from pixelwise.inference.cores import scores_of_part, tiles_within
 from pixelwise.inference.estimate import VIEWS
 from pixelwise.inference.footprint import footprint_of
 from pixelwise.inference.large import load_predictor
-from pixelwise.inference.large_plan import CLASSES, EVIDENCE, MAPS_OF_CORE, OBJECTS, LargeJob
+from pixelwise.inference.large_plan import CLASSES, EVIDENCE, MAPS_OF_CORE, OBJECTS, LargeJob, open_job
 from pixelwise.runtime import byte_text, duration, peak_memory
 from pixelwise.tiles import Window
 
@@ -42,7 +41,7 @@ class LargeEstimate:
     def describe(self) -> list[str]:
         """Lines for a person."""
         return [
-            f"tiles: {self.tiles}, seen in {self.windows} windows",
+            f"tiles: {self.tiles}; windows that the network sees: {self.windows}",
             f"time: about {duration(self.seconds)} for the network",
             f"memory: about {byte_text(self.memory)} at the peak, in each worker",
             f"disk: about {byte_text(self.disk)}",
@@ -55,7 +54,7 @@ def estimate_large(job: LargeJob, plan: StorePlan, *, workers: int) -> LargeEsti
     cores = [plan.grid.window(index) for index in range(len(plan.grid))]
     seen = [tile.read for core in cores for tile in tiles_within(core, shape, job.tiling)]
     views = VIEWS if job.settings.flips else 1
-    with open_large(job.source, level=job.level, page=job.page) as image:
+    with open_job(job) as image:
         channels, itemsize = image.channels, image.dtype.itemsize
 
     # A window in the middle, without halo, of zeros.

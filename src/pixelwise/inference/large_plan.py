@@ -6,7 +6,8 @@ H rows, W columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ import torch
 
 from pixelwise.bundle import Bundle
 from pixelwise.config import PredictConfig, RuntimeConfig
-from pixelwise.data.large_images import open_large
+from pixelwise.data.large_images import Missing, open_large
 from pixelwise.data.large_source import LargeImage
 from pixelwise.data.store_plan import LabelColour, PixelSize, StoreLayer, StorePlan, StoreStage
 from pixelwise.data.tile_store import TileStore
@@ -27,7 +28,7 @@ from pixelwise.inference.parts import Merge, MergeStore
 from pixelwise.inference.predict import Predictor
 from pixelwise.inference.tiling import Tiling, choose_tiling, usual_memory
 from pixelwise.postprocess.instances import InstanceSettings
-from pixelwise.runtime import prepare, resident_memory
+from pixelwise.runtime import LackOfMemoryError, byte_text, prepare, resident_memory
 from pixelwise.task import VOID, Task
 from pixelwise.tiles import TileGrid
 
@@ -39,6 +40,8 @@ MAPS_OF_CORE = 4
 """arrays of float32 per pixel and output that a core takes beside the network: scores of two views, labels, copies"""
 OBJECT_BYTES = 350
 """per pixel of a core, while its objects are made with what they reach beyond it"""
+SAFE_SHARE = 0.85
+"""of the memory that may be taken; the rest is for what cannot be foreseen"""
 ScoreType = Literal["", "uint8", "uint16"]
 
 
@@ -46,7 +49,7 @@ ScoreType = Literal["", "uint8", "uint16"]
 class LargeJob:
     """A prediction of one image, as small values that can be sent to any process.
 
-    source    the image, a level of its pyramid, and the page where there are several
+    source    the image, a level of its pyramid, the page where there are several, and what missing chunks are
     model     file of the model
     store     folder of the result
     settings  of the prediction; `tiling` is what they came to: how a core is cut into windows
@@ -68,6 +71,7 @@ class LargeJob:
     skip_flat: bool = False
     level: int = 0
     page: int | None = None
+    missing_chunks: Missing = "refuse"
     largest: int = 2**28
 
 
@@ -84,6 +88,7 @@ class Wish:
     skip_flat: bool = False
     level: int = 0
     page: int | None = None
+    missing_chunks: Missing = "refuse"
     memory: int | None = None
 
 
@@ -96,12 +101,13 @@ def plan_large(wish: Wish) -> tuple[LargeJob, StorePlan]:
     bundle = Bundle.load(wish.model)
     _check(bundle.task, wish)
     predictor = Predictor.of(bundle, prepare(wish.runtime), wish.settings)
-    with open_large(wish.source, level=wish.level, page=wish.page) as image:
+    with open_job(wish) as image:
         _check_channels(image, predictor)
         stored = _stored(wish.store)
         budget = window_budget(wish.memory, predictor.runtime.device)
         core = stored.grid.core if stored else _core(image.shape, budget, objects=bundle.instances is not None)
-        tiling = Tiling(**stored.job["tiling"]) if stored else _tiling(predictor, core, image.channels, budget)
+        with _explained(wish.memory, predictor.runtime.device):
+            tiling = Tiling(**stored.job["tiling"]) if stored else _tiling(predictor, core, image.channels, budget)
         job = LargeJob(
             source=wish.source.resolve(),
             model=wish.model.resolve(),
@@ -116,9 +122,15 @@ def plan_large(wish: Wish) -> tuple[LargeJob, StorePlan]:
             skip_flat=wish.skip_flat,
             level=wish.level,
             page=wish.page,
+            missing_chunks=wish.missing_chunks,
             largest=max(core**2, budget // MEMORY_PER_PIXEL),
         )
         return job, _store_plan(job, image, bundle.task, core, predictor)
+
+
+def open_job(job: LargeJob | Wish) -> AbstractContextManager[LargeImage]:
+    """The image of a job, to be read while the context is open."""
+    return open_large(job.source, level=job.level, page=job.page, missing_chunks=job.missing_chunks)
 
 
 def merge_of(job: LargeJob, store: MergeStore | None, *, grid: TileGrid | None = None) -> Merge:
@@ -153,7 +165,22 @@ def _check_channels(image: LargeImage, predictor: Predictor) -> None:
 
 def window_budget(memory: int | None, device: torch.device) -> int:
     """What windows may take, bytes, of the `memory` of the whole process; None: see `usual_memory`."""
-    return usual_memory(device) if memory is None else max(1, memory - resident_memory(device))
+    return usual_memory(device) if memory is None else max(1, int(SAFE_SHARE * memory) - resident_memory(device))
+
+
+@contextmanager
+def _explained(memory: int | None, device: torch.device) -> Iterator[None]:
+    """Say of a lack of memory what part of the budget the program takes by itself."""
+    try:
+        yield
+    except LackOfMemoryError as error:
+        if memory is None:
+            raise
+        resident = resident_memory(device)
+        raise LackOfMemoryError(
+            f"{byte_text(memory)} of memory are too little: the program itself takes {byte_text(resident)} of it, and "
+            f"a tile and its windows come on top; give at least {byte_text(2 * resident)} (--memory)"
+        ) from error
 
 
 def _stored(folder: Path) -> StorePlan | None:
@@ -234,6 +261,7 @@ def _identity(job: LargeJob, image: LargeImage, predictor: Predictor) -> Mapping
         "objects": None if job.instances is None else job.instances.to_dict(),
         "scores": job.scores,
         "skip_flat": job.skip_flat,
+        "missing_chunks": job.missing_chunks,
         "device": predictor.runtime.device.type,
         "precision": predictor.runtime.precision,
     }

@@ -47,6 +47,7 @@ class Certificate:
     seam_score  see the function of that name, of the tiled scores; `whole_score` is that of the whole image's scores
                 at the same places: what the image itself has there
     exact       whether the windows are exact by the network's own structure, and the difference no more than rounding
+    allowed     the share of the spread that counts as rounding, by the precision
     """
 
     context: str
@@ -59,6 +60,12 @@ class Certificate:
     seam_score: float
     whole_score: float
     exact: bool
+    allowed: float
+
+    @property
+    def allowance(self) -> str:
+        """What counted as rounding, in words; nothing where there was none."""
+        return "" if self.identical else f" (but for rounding, up to {self.allowed:g} of the spread)"
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -67,7 +74,7 @@ class Certificate:
     def describe(self) -> list[str]:
         """Lines for a person."""
         same = "the same bit for bit" if self.identical else f"{self.difference:.1e} of their spread apart at most"
-        verdict = "tiled = untiled" if self.exact else "tiled is not untiled"
+        verdict = f"tiled = untiled{self.allowance}" if self.exact else "tiled is not untiled"
         return [
             f"network: {self.context}",
             f"compared: {self.shape[1]} x {self.shape[0]} pixels, whole and in {self.tiles} {self.tiling}",
@@ -115,6 +122,7 @@ def certify(image_HWC: NDArray[Any], predictor: Predictor) -> Certificate:
         seam_score=seam_score(scores[0], rows=rows, columns=columns),
         whole_score=seam_score(scores[1], rows=rows, columns=columns),
         exact=tiling.way == "exact" and difference <= allowed,
+        allowed=allowed,
     )
 
 
