@@ -17,6 +17,7 @@ from pixelwise.errors import UsageError
 from pixelwise.inference.predict import Predictor
 from pixelwise.inference.tiling import Tiling
 from pixelwise.inference.verify import certify, seam_score, seams_of
+from pixelwise.models.registry import MODELS
 from pixelwise.runtime import Runtime
 
 
@@ -29,11 +30,11 @@ def make(make_bundle: Callable[..., Bundle], runtime: Runtime) -> Callable[..., 
     return lambda **settings: Predictor.of(make_bundle(predict=PredictConfig(**settings)), runtime)
 
 
-def global_predictor(make_bundle: Callable[..., Bundle], runtime: Runtime) -> Predictor:
+def global_predictor(make_bundle: Callable[..., Bundle], runtime: Runtime, name: str) -> Predictor:
     """A network that pools over the whole image."""
     torch.manual_seed(0)
     bundle = make_bundle()
-    network = Network(name="parsenet", in_channels=1, options={"width": 4})
+    network = Network(name=name, in_channels=1, options=dict(MODELS[name].small))
     weights = network.build(bundle.task).state_dict()
     for name, weight in weights.items():
         if name.endswith("weight") and weight.ndim == 4 and weight.std() < 0.05:
@@ -64,8 +65,11 @@ def test_other_ways_are_not_certified_and_show_seams(make: Callable[..., Predict
     assert "not exactly" in found.describe()[1]
 
 
-def test_a_network_that_sees_everything_gets_a_seam_score(make_bundle: Callable[..., Bundle], runtime: Runtime) -> None:
-    predictor = global_predictor(make_bundle, runtime)
+@pytest.mark.parametrize("name", ["parsenet", "pspnet", "deeplabv3"])
+def test_a_network_that_sees_everything_gets_a_seam_score(
+    make_bundle: Callable[..., Bundle], runtime: Runtime, name: str
+) -> None:
+    predictor = global_predictor(make_bundle, runtime, name)
     found = certify(grey(600, 560), predictor)
     assert not found.exact
     assert math.isfinite(found.seam_score)
