@@ -29,6 +29,8 @@ from bad_inputs import (
 )
 from run_commands import SHORT, Run, little_to_collect, runner, train_model, write_corpus
 
+RECORD = ".pixelwise"  # of what is done, in the folder of the masks
+
 pytestmark = pytest.mark.timeout(20, func_only=True)
 ENCODER = ["model.name=unet_encoder", "model.encoder=resnet18", "--encoder-weights"]
 EMPTY = "st_empty.safetensors"
@@ -97,7 +99,7 @@ def test_an_image_of_any_name_gets_the_mask_of_that_name(name: str, corpus: Path
     assert "skipped 3 files: hidden or system file" in masks.err
     (written,) = json.loads(masks.raw_out)["masks"].items()
     assert written == (name.removesuffix(".png"), f"out/{name}")
-    assert sorted(os.listdir("out")) == sorted([name, "overlays", "scores"])  # noqa: PTH208
+    assert sorted(os.listdir("out")) == sorted([RECORD, name, "overlays", "scores"])  # noqa: PTH208
     assert os.listdir("out/overlays") == [name]  # noqa: PTH208
     with Image.open(f"out/{name}") as labels:
         assert labels.size == (64, 48)
@@ -116,7 +118,7 @@ def test_images_of_all_names_are_trained_on_and_scored_once(corpus: Path, model:
 
     masks = run("predict", model, corpus / "names", "--out", "out")
     assert (masks.code, only_signs(masks.raw_out)) == (0, True)
-    assert sorted(os.listdir("out")) == sorted(NAMES.values())  # noqa: PTH208
+    assert sorted(os.listdir("out")) == sorted([RECORD, *NAMES.values()])  # noqa: PTH208
 
 
 def test_two_images_of_one_name_are_refused_and_folders_tell_them_apart(corpus: Path, model: Path, run: Run) -> None:
@@ -149,7 +151,7 @@ def test_links_pipes_and_endless_files_stop_nothing(corpus: Path, model: Path, r
     masks = run("predict", model, folder, "--out", "out", "--json")
     failed = json.loads(masks.raw_out)["failed"]
     assert masks.code == 3
-    assert [str(path) for path in Path("out").rglob("*")] == ["out/ok.png"]
+    assert [str(path) for path in Path("out").rglob("*") if RECORD not in path.parts] == ["out/ok.png"]
     assert set(failed) == {Path(path).stem for path, words in FILE_SYSTEM.items() if words}
     for path, words in FILE_SYSTEM.items():
         assert not words or f"{corpus / path}: {words}" in failed[Path(path).stem]
@@ -207,7 +209,7 @@ def test_a_file_that_is_no_model_is_refused_in_every_place(name: str, corpus: Pa
     as_data = run("doctor", path)
     assert (as_data.code, name in as_data.out) == (2, True)
     assert not list(Path("runs").glob("*"))
-    assert not list(Path("out").rglob("*"))
+    assert not [path for path in Path("out").rglob("*") if RECORD not in path.parts]
 
 
 @pytest.mark.usefixtures("safe")

@@ -109,7 +109,7 @@ def any_of_group(group: int) -> bool:
 
 
 def wait_for(true: Callable[[], bool]) -> bool:
-    for _ in range(10_000):
+    for _ in range(60_000):  # two minutes: a worker of a busy machine starts slowly
         if true():
             return True
         time.sleep(0.002)

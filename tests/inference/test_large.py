@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from pixelwise.bundle import Bundle, Network
 from pixelwise.config import PredictConfig, RuntimeConfig
@@ -22,7 +23,7 @@ from pixelwise.inference.large_plan import CLASSES, OBJECTS, SCORES, LargeJob, W
 from pixelwise.inference.predict import Predictor, predict
 from pixelwise.inference.runners import Here
 from pixelwise.postprocess.instances import InstanceSettings
-from pixelwise.runtime import LackOfMemoryError, Runtime
+from pixelwise.runtime import LackOfMemoryError, Runtime, resident_memory
 from pixelwise.tiles import TileGrid, Window
 
 SMALL = RuntimeConfig(threads=1, precision="fp32")
@@ -122,14 +123,17 @@ def test_what_is_done_is_not_done_again(cells: Path, model: Callable[..., Path],
 def test_a_store_goes_on_with_its_own_tiles_whatever_the_memory(
     cells: Path, model: Callable[..., Path], tmp_path: Path
 ) -> None:
-    wish = Wish(source=cells, model=model(), store=tmp_path / "out.zarr", runtime=SMALL, memory=2_000_000_000)
+    here = resident_memory(torch.device("cpu"))
+    wish = Wish(
+        source=cells, model=model(), store=tmp_path / "out.zarr", runtime=SMALL, memory=2 * here + 2_000_000_000
+    )
     job, plan = plan_large(wish)
     with TileStore.open(job.store, plan):
         pass
-    other, again = plan_large(replace(wish, memory=1_200_000_000))
+    other, again = plan_large(replace(wish, memory=2 * here))
     assert other.tiling == job.tiling
     assert again == plan
-    elsewhere, _ = plan_large(replace(wish, memory=1_200_000_000, store=tmp_path / "other.zarr"))
+    elsewhere, _ = plan_large(replace(wish, memory=2 * here, store=tmp_path / "other.zarr"))
     assert elsewhere.tiling.side <= job.tiling.side
     with (
         pytest.raises(UsageError, match="scores is"),

@@ -50,7 +50,7 @@ def look_at(network: nn.Module, in_channels: int, size: tuple[int, int], *, stri
     >>> with torch.device("meta"):
     ...     network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1))
     >>> look_at(network, 1, (64, 64), stride=1).field
-    ReceptiveField(rows=(5, 5), columns=(5, 5), reach=2)
+    ReceptiveField(rows=(5, 5), columns=(5, 5), reach=2, margin=2)
     """
     summary = summarise(network, in_channels, size)
     places = {"": stride} | dict.fromkeys(sorted({layer.source for layer in summary.layers if layer.source}), 1)
