@@ -28,6 +28,8 @@ bench: $(VENV)/installed-bench  ## our speed beside our peers', one table each
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/augmentation.py
+	$(BIN)/python benchmarks/tiling.py
+	$(BIN)/python benchmarks/merge.py
 
 clean:  ## forget the environment
 	rm -rf $(VENV)

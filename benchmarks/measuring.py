@@ -8,12 +8,15 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pixelwise.config import RuntimeConfig
 from pixelwise.runtime import DTYPES, prepare
+
+MeasuredT = TypeVar("MeasuredT")
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Measured:
     peak_mb: float
 
 
-def in_own_process(measure: Callable[..., Measured], *arguments: object) -> Measured:
+def in_own_process(measure: Callable[..., MeasuredT], *arguments: object) -> MeasuredT:
     """Measure in a fresh process, so that memory settings and caches of one do not help or hurt the next."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(measure, arguments)
