@@ -117,6 +117,7 @@ def wait_for(true: Callable[[], bool]) -> bool:
 
 
 def code_of(folder: Path, order: dict[str, Any], said: Path) -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     try:
         failures = predict(folder, order)
         said.write_text("\n".join(failures))
