@@ -18,7 +18,7 @@ from pixelwise.data.synthetic import draw_cells
 from pixelwise.data.tile_store import TileStore
 from pixelwise.errors import DataError, UsageError
 from pixelwise.inference import large, large_plan
-from pixelwise.inference.large import damage_of, flat, mend, run_step, seam_of, steps_left, write_table
+from pixelwise.inference.large import damage_of, flat, run_step, seam_of, steps_left, write_table
 from pixelwise.inference.large_plan import CLASSES, OBJECTS, SCORES, LargeJob, Wish, plan_large
 from pixelwise.inference.predict import Predictor, predict
 from pixelwise.inference.runners import Here
@@ -230,7 +230,7 @@ def test_damage_to_parts_is_found_and_mended(cells: Path, model: Callable[..., P
     with TileStore.open(job.store, store.plan) as opened:
         damages = damage_of(opened)
         assert len(damages) == 3
-        mend(opened, damages)
+        opened.mend(damages)
         assert sum(len(step.missing) for step in steps_left(job)) == 3
     _, mended = run(wish)
     assert damage_of(mended) == []

@@ -14,7 +14,7 @@ from large_predictor import predict, wish_of
 from small_predictions import INPUTS, obey, result_of, shrink, write_inputs
 
 from pixelwise.data.tile_store import Damage, TileStore
-from pixelwise.inference.large import damage_of, mend, run_step, steps_left
+from pixelwise.inference.large import damage_of, run_step, steps_left
 from pixelwise.inference.large_plan import LargeJob, plan_large
 from pixelwise.inference.runners import Here
 
@@ -95,7 +95,7 @@ def test_damage_is_found_and_only_that_is_done_again(folder: Path, finished: Pat
         found = damage_of(store)
         assert {damage.file for damage in found} == {str(path.relative_to(job.store)) for path in wanted}
         assert len(found) == 20
-        mend(store, found)
+        store.mend(found)
         done = sum(len(step.missing) for step in steps_left(job))
         assert done >= len({(damage.stage, damage.index) for damage in found})
         finish(job)
@@ -123,7 +123,7 @@ def test_damage_in_the_middle_of_the_merging(
         (damage,) = damage_of(store)
         index = 0 if store.plan.stage(stage).whole else 6
         assert damage == Damage(stage, index, path, damage.fault)
-        mend(store, [damage])
+        store.mend([damage])
         finish(job)
         store.close_job()
     assert result_of(folder) == result_of(finished)

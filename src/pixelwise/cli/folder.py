@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,13 +11,12 @@ from pixelwise.cli.screen import Screen, counted
 from pixelwise.cli.tiling import within_memory
 from pixelwise.config import RuntimeConfig
 from pixelwise.data.layouts import Folder, Sample
-from pixelwise.inference.cluster import local_cluster, remote_cluster, threads_of_worker
+from pixelwise.inference.cluster import runner_of, threads_of_worker
 from pixelwise.inference.folder import Done, FolderJob, Outputs, predict_by_job, predict_image
 from pixelwise.inference.folder_journal import FolderJournal
 from pixelwise.inference.folder_plan import FolderPlan, plan_folder
 from pixelwise.inference.folder_run import inexact_tile, job_of, predict_folder
 from pixelwise.inference.predict import Predictor
-from pixelwise.inference.runners import Here, Runner
 from pixelwise.runtime import memory_refusals
 
 
@@ -67,7 +65,8 @@ def _attempt(task: FolderTask, predictor: Predictor, journal: FolderJournal, scr
     if plan.done:
         are = "is" if len(plan.done) == 1 else "are"
         screen.say(f"{counted(len(plan.done), 'image')} {are} done already")
-    with _runner(task, plan) as runner:
+    workers, scheduler = (task.workers, task.scheduler) if plan.left else (0, "")
+    with runner_of(workers=workers, scheduler=scheduler) as runner:
         results = predict_folder(plan, _work(task, predictor), runner)
         return [*plan.done, *screen.progress(results, total=len(plan.left), title="predicting")]
 
@@ -91,9 +90,3 @@ def _work(task: FolderTask, predictor: Predictor) -> Callable[[Sample], Done]:
         model=task.model, outputs=task.outputs, settings=predictor.settings, runtime=runtime, memory=predictor.memory
     )
     return partial(predict_by_job, job)
-
-
-def _runner(task: FolderTask, plan: FolderPlan) -> AbstractContextManager[Runner]:
-    if not plan.left or not (task.workers or task.scheduler):
-        return nullcontext(Here())
-    return remote_cluster(task.scheduler) if task.scheduler else local_cluster(task.workers)

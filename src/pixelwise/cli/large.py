@@ -7,7 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,12 @@ from pixelwise.data.store_plan import StorePlan
 from pixelwise.data.stored import LARGEST_IMAGE, MOST_VALUES
 from pixelwise.data.tile_store import TileStore
 from pixelwise.errors import EXIT_DONE, EXIT_SOME_FAILED, PixelwiseError, UsageError, printable
-from pixelwise.inference.cluster import local_cluster, remote_cluster, threads_of_worker
+from pixelwise.inference.cluster import runner_of, threads_of_worker
 from pixelwise.inference.large import (
     Step,
     TileDone,
     count_objects,
     damage_of,
-    mend,
     run_step,
     seam_of,
     steps_left,
@@ -45,7 +44,7 @@ from pixelwise.inference.large_plan import (
     open_job,
     plan_large,
 )
-from pixelwise.inference.runners import Here, Runner
+from pixelwise.inference.runners import Runner
 from pixelwise.runtime import duration, memory_refusals, parse_bytes
 from pixelwise.tiles import TileGrid
 
@@ -149,7 +148,10 @@ def predict_large(options: LargeOptions, screen: Screen) -> int:
             plan = _without_leftovers(job, plan, wish)
         if options.dry_run:
             return _say_estimate(job, plan, options, screen)
-        with _runner(options) as runner, TileStore.open(job.store, plan) as store:
+        with (
+            runner_of(workers=options.workers, scheduler=options.scheduler) as runner,
+            TileStore.open(job.store, plan) as store,
+        ):
             return _work(job, store, options, runner, screen)
 
 
@@ -246,7 +248,7 @@ def _mend(store: TileStore, screen: Screen) -> None:
     screen.say(
         f"{counted(len(damages), 'file')} damaged; the tiles are done again" if damages else "no file is damaged"
     )
-    mend(store, damages)
+    store.mend(damages)
 
 
 def _say_failures(failed: list[TileDone], store: TileStore, screen: Screen) -> int:
@@ -272,12 +274,6 @@ def _say_estimate(job: LargeJob, plan: StorePlan, options: LargeOptions, screen:
     return EXIT_DONE
 
 
-def _runner(options: LargeOptions) -> AbstractContextManager[Runner]:
-    if options.scheduler:
-        return remote_cluster(options.scheduler)
-    return local_cluster(options.workers) if options.workers else nullcontext(Here())
-
-
 def _check(options: LargeOptions) -> None:
     if options.is_tiff and options.scores:
         raise UsageError("scores are kept in a Zarr; give --out OUT.zarr, or leave --scores out")
@@ -287,8 +283,6 @@ def _check(options: LargeOptions) -> None:
             raise UsageError(f"{printable(path)} is there already; choose another --out, or replace it with --replace")
     if options.out.resolve() == options.image.resolve():
         raise UsageError(f"{printable(options.out)} is the image itself; choose another --out")
-    if options.workers and options.scheduler:
-        raise UsageError("--workers starts workers on this machine, --scheduler has its own; give one of them")
     if options.store.exists() and options.replace and not options.is_tiff:
         raise UsageError(
             f"{printable(options.store)} is there already, and a Zarr is not replaced; remove it, or choose another "

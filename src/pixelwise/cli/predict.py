@@ -92,6 +92,8 @@ def predict_images(options: PredictOptions) -> int:
 
     screen = Screen(json=options.json)
     model = find_model(options.run)
+    if options.workers and options.scheduler:
+        raise UsageError("--workers starts workers on this machine, --scheduler has its own; give one of them")
     if large.is_large(options.images, options.out):
         return large.predict_large(_large_options(options, model), screen)
     _check_options(options)
@@ -184,8 +186,6 @@ def _check_options(options: PredictOptions) -> None:
             raise UsageError(
                 f"--{name.replace('_', '-')} is for one image of any size; give --out OUT.zarr or OUT.tif with it"
             )
-    if options.workers and options.scheduler:
-        raise UsageError("--workers starts workers on this machine, --scheduler has its own; give one of them")
 
 
 def _report(done: list[Done], folder: Path, screen: Screen) -> int:

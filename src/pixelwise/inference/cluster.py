@@ -18,7 +18,7 @@ import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import resource_tracker
@@ -28,7 +28,7 @@ from typing import Any, Generic, TypeVar
 
 from pixelwise import __version__
 from pixelwise.errors import PixelwiseError, UsageError, require
-from pixelwise.inference.runners import ATTEMPTS, Outcome, failure_text, may_yet_succeed
+from pixelwise.inference.runners import ATTEMPTS, Here, Outcome, Runner, failure_text, may_yet_succeed
 from pixelwise.runtime import threads_per_process
 
 T = TypeVar("T")
@@ -195,6 +195,13 @@ def _silence() -> Iterator[None]:
         finally:
             for handler, level in zip(handlers, levels, strict=True):
                 handler.setLevel(level)
+
+
+def runner_of(*, workers: int, scheduler: str) -> AbstractContextManager[Runner]:
+    """The workers of a scheduler where one is named, else so many on this machine, else this process alone."""
+    if scheduler:
+        return remote_cluster(scheduler)
+    return local_cluster(workers) if workers else nullcontext(Here())
 
 
 def threads_of_worker(workers: int) -> int:

@@ -14,7 +14,7 @@ H rows, W columns, K outputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from pixelwise.bundle import Bundle
 from pixelwise.data.large_source import LargeImage
 from pixelwise.data.pyramid import halve_tile
+from pixelwise.data.store_plan import stage_of
 from pixelwise.data.tile_store import Damage, TileStore
 from pixelwise.inference.cores import fill_unmeasured, scores_of_part, tiles_within
 from pixelwise.inference.large_plan import CLASSES, EVIDENCE, MERGE_FILE, NETWORK, SCORES, LargeJob, merge_of, open_job
@@ -98,7 +99,8 @@ def do_step(job: LargeJob, stage: str, index: int) -> Note:
         return _see_tile(job, store, index)
     planned = store.plan.stage(stage)
     if planned.level:
-        halve_tile(store, stage.split("/", 1)[1].rpartition("/")[0], planned.level, index)
+        (layer,) = (layer.name for layer in store.plan.kept if stage_of(layer, planned.level) == stage)
+        halve_tile(store, layer, planned.level, index)
         return ""
     step = _merge_stages(job)[stage]
     kept = StoreOfMerge(store, stage, index)
@@ -146,16 +148,16 @@ def _affordable_scores(
     job: LargeJob, image: LargeImage, core: Window, predictor: Predictor
 ) -> tuple[NDArray[np.float32], Note]:
     """The scores of a core; where memory is lacking after all, in smaller windows, as long as these are exact."""
-    tiling, note = job.tiling, ""
+    tiling = job.tiling
     while True:
         try:
             with memory_refusals():
-                return _scores(tiling, image, core, predictor), "small" if note else ""
+                return _scores(tiling, image, core, predictor), "" if tiling == job.tiling else "small"
         except LackOfMemoryError:
             side = (tiling.core // 2) // tiling.stride * tiling.stride + 2 * tiling.halo
             if tiling.way != "exact" or side < 2 * tiling.halo + tiling.stride:
                 raise
-            tiling, note = replace(tiling, side=side), "small"
+            tiling = replace(tiling, side=side)
 
 
 def _scores(tiling: Tiling, image: LargeImage, core: Window, predictor: Predictor) -> NDArray[np.float32]:
@@ -226,11 +228,6 @@ def damage_of(store: TileStore) -> list[Damage]:
                     Damage(stage.name, index, path, "changed") for path in damaged_parts(store, stage.name, index)
                 ]
     return found
-
-
-def mend(store: TileStore, damages: Sequence[Damage]) -> None:
-    """Take the tiles with damage as not done, so that they are done again."""
-    store.mend(damages)
 
 
 def seam_of(job: LargeJob, grid: TileGrid) -> float | None:
