@@ -4,11 +4,13 @@
     python benchmarks/recipes.py dsb2018 DATA --steps 500
     python benchmarks/recipes.py camvid DATA --steps 400
     python benchmarks/recipes.py plan-isbi2012 DATA --minutes 3      (also plan-dsb2018, plan-camvid)
+    python benchmarks/recipes.py plan-synthetic --minutes 3
 
 Each row is one `pixelwise train`, scored by one `pixelwise evaluate` on images that took no part in the training, and
 printed as a row of a table in Markdown as soon as it is there. Of ISBI 2012 the last quarter of the slices is kept out,
-of DSB2018 every fifth image; CamVid brings its validation frames. The last line compares what the plan chooses by
-itself with settings chosen by hand; on a machine that does nothing else, for it is at equal minutes, not equal steps.
+of DSB2018 every fifth image; CamVid brings its validation frames; drawn cells are drawn twice, with two seeds. The last
+lines compare what the plan chooses by itself with settings chosen by hand; on a machine that does nothing else, for it
+is at equal minutes, not equal steps.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from pixelwise.config import RuntimeConfig, read_config
 from pixelwise.data.dataset import open_like
 from pixelwise.data.layouts import find_samples
 from pixelwise.data.splits import split_samples
+from pixelwise.data.synthetic import write_data_set
 from pixelwise.evaluation.tuning import tune_objects
 from pixelwise.inference.predict import Predictor, predict
 from pixelwise.postprocess.instances import InstanceSettings
@@ -54,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run all recipes of one data set and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=COMPARISONS | PLANS)
-    parser.add_argument("data", type=Path)
+    parser.add_argument("data", type=Path, nargs="?", default=Path(), help="the folder of the data set")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, default=400)
     length.add_argument("--minutes", type=float)
@@ -137,6 +140,15 @@ def divide_folders(data: Path, folder: Path) -> Parts:
         part = parts[place % 5 == 0]
         part.mkdir(parents=True, exist_ok=True)
         _link(part / one.name, one)
+    return parts
+
+
+def drawn(_: Path, folder: Path) -> Parts:
+    """Images of drawn cells to train with, and others that were drawn from another seed."""
+    parts = folder / "drawn", folder / "other"
+    for seed, (part, images) in enumerate(zip(parts, (24, 12), strict=True)):
+        if not part.exists():
+            write_data_set(part, images=images, seed=seed)
     return parts
 
 
@@ -264,6 +276,7 @@ PLANS = {
     "plan-isbi2012": Comparison(recipes=BY_HAND, evaluation=(), columns=few_columns, divide=divide_slices),
     "plan-dsb2018": Comparison(recipes=BY_HAND, evaluation=(), columns=few_columns, divide=divide_folders),
     "plan-camvid": Comparison(recipes=BY_HAND, evaluation=("--split", "val"), columns=few_columns, divide=as_it_is),
+    "plan-synthetic": Comparison(recipes=BY_HAND, evaluation=(), columns=few_columns, divide=drawn),
 }
 
 if __name__ == "__main__":

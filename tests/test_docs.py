@@ -318,6 +318,8 @@ def test_the_other_commands_of_the_page(scene: Path, capsys: pytest.CaptureFixtu
     names = [f"patient{place // 2}_{place % 2},group {place // 3}" for place in range(8)]
     (scene / "groups.csv").write_text("\n".join(["name,group", *names]))
     grow("my-copy/train-volume.tif\nmy-copy/train-labels.tif\nmy-copy/test-volume.tif\nmy-copy/test-labels.tif")
+    for number in range(6):
+        grow(f"nuclei/images/{number}.png\nnuclei/masks/{number}_cell.png\nnuclei/masks/{number}_nucleus.png")
     verbs = []
     for heading, blocks in sections(SETS).items():
         shown = ""

@@ -56,8 +56,9 @@ class DataConfig(Section):
     """class names in the order of their indices; empty: found from the masks and the layout"""
     ignore_index: int | None = None
     """mask value that counts nowhere; empty: found (11 for CamVid, else 255 where it occurs)"""
-    masks: Literal["auto", "index", "binary", "colours", "instances"] = "auto"
-    """what the values in the masks are; auto: found by reading all of them"""
+    masks: Literal["auto", "index", "binary", "colours", "instances", "overlapping"] = "auto"
+    """what the values in the masks are; auto: found by reading all of them. overlapping: sums of 1, 2, 4 ... over the
+    classes that are there, or a channel or a file for each"""
     target: Literal["classes", "borders"] = "classes"
     """borders: masks of single objects are learned as inside and border, so that touching objects can be told apart"""
     border: int = Field(2, ge=1, le=50)

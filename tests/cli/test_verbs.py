@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from pixelwise.bundle import Bundle
 from pixelwise.cli.main import VERBS, main
@@ -158,6 +160,32 @@ def test_every_way_to_single_objects(
     assert {feature["properties"]["classification"]["name"] for one in features for feature in one} == {
         classes[-1] if form == "plain" else "object"
     }
+
+
+def test_classes_that_overlap_are_learned_scored_and_predicted(at_walk: Path) -> None:
+    for source, folder in (("cells", Path("parts")), ("others", Path("other-parts"))):
+        (folder / "masks").mkdir(parents=True)
+        shutil.copytree(Path(source, "images"), folder / "images")
+        for path in Path(source, "masks").iterdir():
+            cell_HW = np.array(Image.open(path)) > 0
+            core_HW = ndimage.binary_erosion(cell_HW, iterations=3)
+            for word, there_HW in (("cell", cell_HW), ("core", core_HW)):
+                Image.fromarray(there_HW.astype(np.uint8) * 255).save(folder / "masks" / f"{path.stem}_{word}.png")
+    declared = ("data.masks=overlapping", 'data.classes=["core","cell"]')
+    length = ("model.width=8", "training.crop=[64,64]", "training.learning_rate=0.01", "--steps", "80", "--name", "parts")
+    assert command("train", "parts", *SMALL, *declared, *length) == 0
+    task = Bundle.load(Path("runs/parts/model.safetensors")).task
+    assert (task.names, task.kind) == (("core", "cell"), "overlapping")
+    assert command("evaluate", "parts", "other-parts", "--out", "scores-parts") == 0
+    scores = json.loads(Path("scores-parts/scores.json").read_text())
+    assert [one["name"] for one in scores["classes"]] == ["core", "cell"]
+    assert min(one["iou"] for one in scores["classes"]) > 0.6
+    # What is predicted has the form of masks: as the truth of the same images it agrees with itself.
+    assert command("predict", "parts", "other-parts/images", "--out", "predicted/masks") == 0
+    shutil.copytree("other-parts/images", "predicted/images")
+    assert command("evaluate", "parts", "predicted", "--out", "scores-predicted") == 0
+    agreed = json.loads(Path("scores-predicted/scores.json").read_text())
+    assert [one["iou"] for one in agreed["classes"]] == [1, 1]
 
 
 def test_a_finished_run_of_borders_is_resumed_to_the_same_model(at_walk: Path, borders: Path) -> None:

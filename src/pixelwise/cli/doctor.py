@@ -39,7 +39,7 @@ def doctor_verb(
         str | None, typer.Option(help="Class names in the order of their values, such as ground,cell.")
     ] = None,
     ignore_index: Annotated[int | None, typer.Option(help="Mask value that counts nowhere.")] = None,
-    masks: Annotated[str, typer.Option(help="auto, index, binary, colours or instances.")] = "auto",
+    masks: Annotated[str, typer.Option(help="auto, index, binary, colours, instances or overlapping.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Write the findings as JSON to stdout.")] = False,
 ) -> int:
     """Read every file of a data set and say what is wrong; exit code 0: nothing, 3: repairable, 2: not all of it.

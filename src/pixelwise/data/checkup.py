@@ -76,6 +76,7 @@ class MaskRecord:
     codes     its distinct codes, numbers or colours 0xRRGGBB where `colours`; of very many, the most frequent
     pixels    of each code; solid: those of them whose four neighbours have the same code
     distinct  how many codes there are
+    parts     what holds an overlapping class each (see `parts_of`)
     objects   the areas of the smallest and of the median piece of all codes but the most frequent; None: not measured
     quirk     how training would have to read it otherwise (see `MaskValues`)
     refused   why training cannot read it; codes are there all the same where `quirk` says how
@@ -93,6 +94,7 @@ class MaskRecord:
     distinct: int = 0
     colours: bool = False
     palette: tuple[Colour, ...] = ()
+    parts: tuple[str, ...] = ()
     objects: tuple[int, float] | None = None
     quirk: str = ""
     refused: Finding | None = None
@@ -108,6 +110,7 @@ class MaskRecord:
             colours=self.colours,
             palette=self.palette,
             objects=self.files if self.files > 1 else 0,
+            parts=self.parts,
         )
 
 
@@ -272,6 +275,7 @@ def _mask_record(sources: Sequence[Source], values: MaskValues) -> MaskRecord:
         distinct=len(codes),
         colours=values.colours,
         palette=values.palette,
+        parts=values.parts,
         objects=_object_areas(index_HW, pixels),
         quirk=values.quirk,
         refused=values.refused,

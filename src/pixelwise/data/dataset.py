@@ -19,10 +19,11 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from pixelwise.data.class_files import in_class_order
 from pixelwise.data.doctor import Evidence, examine, gather
 from pixelwise.data.images import read_header, read_image
 from pixelwise.data.layouts import Folder, Sample, find_samples
-from pixelwise.data.mask_coding import MaskOptions, check_codes, check_same_meaning, infer_coding
+from pixelwise.data.mask_coding import MaskOptions, check_codes, check_parts, check_same_meaning, infer_coding
 from pixelwise.data.mask_counts import MaskCount, count_mask
 from pixelwise.data.masks import Coding, MaskKind, class_pixels, read_mask, read_objects
 from pixelwise.data.stored import ImageHeader
@@ -78,15 +79,15 @@ def open_dataset(
     """Find images and masks under `path`, read all masks, and infer what their values mean.
 
     `classes` names the classes in the order of their values, `ignore_index` is the value that counts nowhere, `masks`
-    is one of auto, index, binary, colours and instances. With a `border` above 0, masks of single objects are read as
-    background, inside and border of objects, with borders of that width in pixels, in one of the forms of
+    is one of auto, index, binary, colours, instances and overlapping. With a `border` above 0, masks of single objects
+    are read as background, inside and border of objects, with borders of that width in pixels, in one of the forms of
     `data/targets.py`; `classes` then names background and object. Raises DataError with a Finding for everything that
     is wrong.
     """
     known: dict[str, MaskKind] = {kind: kind for kind in get_args(MaskKind)}
     if masks != "auto" and masks not in known:
         raise UsageError(f"unknown kind of masks {masks!r}; choose auto or one of {', '.join(known)}")
-    folder, samples = _with_masks(path)
+    folder, samples = _with_masks(path, classes if masks == "overlapping" else None)
     options = MaskOptions(
         classes=tuple(classes),
         ignore_index=ignore_index,
@@ -107,8 +108,9 @@ def open_like(path: Path, *, task: Task, coding: Coding) -> Dataset:
     Raises DataError naming every mask with other values, for masks that cannot be meant so, and for everything that
     `open_dataset` refuses.
     """
-    folder, samples = _with_masks(path)
+    folder, samples = _with_masks(path, task.names if coding.kind == "overlapping" else None)
     headers, counts = _read_all(path, samples, coding.kind)
+    check_parts(counts, task)
     check_codes(counts, coding)
     check_same_meaning(counts, coding)
     return _checked(folder, headers, counts, coding, task)
@@ -124,8 +126,14 @@ def read_pair(sample: Sample, coding: Coding, task: Task) -> Pair:
     return image_HWC, mask_HW
 
 
-def _with_masks(path: Path) -> tuple[Folder, list[Sample]]:
+def _with_masks(path: Path, overlapping: Sequence[str] | None) -> tuple[Folder, list[Sample]]:
+    """A folder and its samples with masks; the files of `overlapping` classes are in their order (none: by name)."""
     folder = find_samples(path)
+    if overlapping is not None:
+        ordered, problems = in_class_order(folder.samples, overlapping)
+        if problems:
+            raise DataError(f"{printable(path)}: the masks are not one for each class of each image", problems)
+        folder = replace(folder, samples=tuple(ordered))
     samples = [sample for sample in folder.samples if sample.masks]
     if not samples:
         raise DataError(

@@ -54,9 +54,7 @@ def same_for(files: Iterable[Path], finding: Finding, *, kind: str, mends: str =
 
 def gather(sample: Sample, header: ImageHeader, mask: MaskCount, coding: Coding) -> Evidence:
     """The evidence of one pair, with the pixels of its mask counted per class."""
-    classes: Counter[int] = Counter()
-    for (_, pixels), index in zip(mask.counts.items(), coding.classes_in(list(mask.counts)), strict=True):
-        classes[index] += pixels
+    classes = coding.count_classes(coding.classes_in(list(mask.counts)), mask.counts.values())
     return Evidence(sample=sample, header=header, mask=mask, classes=dict(classes))
 
 
@@ -106,11 +104,12 @@ def check_single_class(pairs: Sequence[Evidence], task: Task) -> list[Finding]:
     """A mask of one class is often an empty or failed annotation; a note, or a warning where it is void only."""
     findings = []
     for pair in pairs:
-        if len(pair.classes) != 1:
+        if task.kind == "overlapping" and pair.classes.keys() - {-1}:
+            continue  # beside what is there lies what is of no class
+        if len(pair.classes) > 1:
             continue
-        (index,) = pair.classes
-        void = index == -1
-        found = "nothing but void" if void else f"nothing but {task.names[index]}"
+        index = next(iter(pair.classes), None)
+        found = "no class at all" if index is None else "nothing but " + ("void" if index == -1 else task.names[index])
         rule = "most masks show several classes"
         finding = Finding(
             file=pair.mask.path, found=found, rule=rule, fix="look whether that is true", severity="warning"

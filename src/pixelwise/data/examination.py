@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pixelwise.data.checkup import MaskRecord, Record, read_records
+from pixelwise.data.class_files import in_class_order
 from pixelwise.data.doctor import CHECKS, Diagnosis
 from pixelwise.data.image_findings import IMAGE_CHECKS
-from pixelwise.data.layouts import Folder, find_tolerantly
+from pixelwise.data.layouts import Folder, Sample, find_tolerantly
 from pixelwise.data.mask_coding import MaskOptions
 from pixelwise.data.mask_findings import MASK_CHECKS, Case, class_counts, record_evidence
 from pixelwise.data.mask_meaning import Meaning, declarations, summary_finding, understand
@@ -75,7 +76,10 @@ def examine_folder(
     """
     folder, unpaired = find_tolerantly(path)
     options = replace(options, layout=folder.layout)
-    samples = folder.samples
+    samples: Sequence[Sample] = folder.samples
+    if options.masks == "overlapping":
+        samples, lacking = in_class_order(samples, options.classes)
+        unpaired += lacking
     records = list(watch(read_records(samples, options.masks), len(samples)))
 
     # What the masks mean, and where they belong.
@@ -190,9 +194,11 @@ def _no_masks(path: Path, masked: Sequence[Record], unpaired: Sequence[Finding])
 
 
 def class_shares(records: Sequence[Record], task: Task) -> list[float]:
-    """The share of each class in all pixels of the masks, and that of void, from 0 to 1."""
+    """The share of each class in the pixels of the masks, and that of void, from 0 to 1."""
     total: Counter[int] = Counter()
+    everything = 0
     for record in records:
         total.update(record.pixels)
-    everything = max(1, sum(total.values()))
+        everything += sum(record.pixels.values()) if task.kind == "exclusive" else record.height * record.width
+    everything = max(1, everything)
     return [total.get(index, 0) / everything for index in [*range(task.outputs), -1]]

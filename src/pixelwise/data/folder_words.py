@@ -74,6 +74,30 @@ def mask_core(stem: str) -> str:
     return _strip_word(stem, MASK_WORD, number=r"(?:[-_ ]?\d+)?")
 
 
+def class_word(stem: str, image_stem: str, folder: str = "") -> str:
+    """The word by which a mask says what of its image it shows: in its name, or the name of a folder of its own.
+
+    Empty where its name says no more than that it is the mask of the image.
+
+    >>> class_word("img1_nucleus", "img1"), class_word("img1", "img1", "nucleus"), class_word("img1_mask_2", "img1")
+    ('nucleus', 'nucleus', '2')
+    >>> class_word("nucleus", "img1"), class_word("img1_mask", "img1"), class_word("train-labels", "train-volume")
+    ('nucleus', '', '')
+    """
+    known = next((name for name in (image_stem, image_core(image_stem)) if stem.startswith(name)), "")
+    rest = stem.removeprefix(known).strip("-_. ")
+    return folder if not rest or re.fullmatch(rf"(?i){MASK_WORD}", rest) else mask_core(rest)
+
+
+def name_beginnings(stem: str) -> list[str]:
+    """The name without its last words, one word less each time: the longest first.
+
+    >>> name_beginnings("img-1_cell wall")
+    ['img-1_cell', 'img-1', 'img']
+    """
+    return [stem[: found.start()] for found in reversed(list(re.finditer("[-_. ]+", stem))) if found.start()]
+
+
 def image_core(stem: str) -> str:
     """The name of an image without the word that makes it one.
 

@@ -12,12 +12,12 @@ Whatever does not fit is reported with the names of all files concerned; no imag
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
-from pixelwise.data.folder_words import Split, image_core, mask_core
+from pixelwise.data.folder_words import Split, class_word, image_core, mask_core, name_beginnings
 from pixelwise.data.images import read_header
 from pixelwise.data.recognise import STACK_SUFFIXES, FoundPicture, Recognised, recognise
 from pixelwise.errors import DataError, Finding, ImageFileError, printable
@@ -25,10 +25,14 @@ from pixelwise.errors import DataError, Finding, ImageFileError, printable
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where one picture is: a file, or one page (from 0) of a stack."""
+    """Where one picture is: a file, or one page (from 0) of a stack.
+
+    label  of one of several masks: what its name says beyond that of its image, such as a class or a number
+    """
 
     path: Path
     page: int | None = None
+    label: str = ""
 
     def __str__(self) -> str:
         return printable(self.path) if self.page is None else f"{printable(self.path)}, page {self.page}"
@@ -39,7 +43,7 @@ class Sample:
     """An image with its masks.
 
     name   unique in its folder: a relative path with / and without suffix, fit to name an output (`train/a`, `s_007`)
-    masks  none: an image without truth; one: its mask; several: one file per object
+    masks  none: an image without truth; one: its mask; several: one file per object, or per class
     split  the part that the folder assigns it to, or None
     """
 
@@ -81,7 +85,7 @@ def find_tolerantly(path: Path) -> tuple[Folder, list[Finding]]:
     samples: list[Sample] = []
     for image, name in zip(found.images, _names(found), strict=True):
         if image.path not in unclear:
-            masks = tuple(Source(mask.path) for mask in owned.get(image.path, ()))
+            masks = tuple(Source(mask.path, label=_label(mask, image)) for mask in owned.get(image.path, ()))
             samples += _pages(Sample(name=name, image=Source(image.path), masks=masks, split=image.split), problems)
     return _folder(path, found, samples, problems)
 
@@ -112,18 +116,36 @@ def _pair(found: Recognised) -> tuple[dict[Path, list[FoundPicture]], list[Findi
         by_core[image.folder, image_core(image.path.stem)].append(image)
         by_key[image.key].append(image)
     owned: dict[Path, list[FoundPicture]] = defaultdict(list)
+    image_of: dict[Path, FoundPicture] = {image.path: image for image in found.images}
     problems = []
     for mask in found.masks:
         stem, core = mask.path.stem, mask_core(mask.path.stem)
         owners = by_stem.get((mask.folder, stem)) or by_stem.get((mask.folder, core))
-        owners = owners or by_core.get((mask.folder, core)) or by_key.get(mask.folder) or []
+        owners = owners or by_core.get((mask.folder, core)) or by_key.get(mask.folder)
+        owners = owners or _by_beginning(mask, by_stem)
         if len(owners) == 1:
             owned[owners[0].path].append(mask)
         else:
             problems.append(_unclear_owner(mask, owners))
     for path, masks in owned.items():
-        problems += _unclear_masks(path, masks)
+        problems += _unclear_masks(image_of[path], masks)
     return owned, problems
+
+
+def _by_beginning(
+    mask: FoundPicture, by_stem: Mapping[tuple[tuple[str, ...], str], list[FoundPicture]]
+) -> list[FoundPicture]:
+    """The image whose name with a word behind it is that of the mask (`a_nucleus`), or whose name has a folder for it
+    (`nucleus/a`)."""
+    stem = mask.path.stem
+    places = [(mask.folder, beginning) for beginning in name_beginnings(stem)]
+    places += [(mask.folder[:-1], name) for name in (stem, mask_core(stem)) if mask.folder]
+    return next((by_stem[place] for place in places if place in by_stem), [])
+
+
+def _label(mask: FoundPicture, image: FoundPicture) -> str:
+    own_folder = mask.folder[-1] if len(mask.folder) > len(image.folder) else ""
+    return class_word(mask.path.stem, image.path.stem, own_folder)
 
 
 def _unclear_owner(mask: FoundPicture, owners: Sequence[FoundPicture]) -> Finding:
@@ -133,18 +155,26 @@ def _unclear_owner(mask: FoundPicture, owners: Sequence[FoundPicture]) -> Findin
     return Finding(file=mask.path, found=found, rule="a mask belongs to one image", fix=fix)
 
 
-def _unclear_masks(image: Path, masks: list[FoundPicture]) -> list[Finding]:
-    """Several masks are fine as one file per object: numbered, or alone in the folder of their image."""
-    stems = {mask.path.stem for mask in masks}
-    named_after_image = [stem for stem in stems if image.stem in (stem, mask_core(stem))]
-    unnumbered = [stem for stem in named_after_image if stem == image.stem or not stem[-1].isdecimal()]
+def _unclear_masks(image: FoundPicture, masks: list[FoundPicture]) -> list[Finding]:
+    """Several masks are fine as one file per object: numbered, or alone in the folder of their image.
+
+    They are fine as one file per class as well, each with a word of its own.
+    """
+    name, stems = image.path.stem, {mask.path.stem for mask in masks}
+    named_after_image = [stem for stem in stems if name in (stem, mask_core(stem))]
+    unnumbered = [stem for stem in named_after_image if stem == name or not stem[-1].isdecimal()]
     all_or_none = len(named_after_image) in (0, len(masks))
-    distinct = len(stems) == len(masks) and image.stem not in stems
-    if len(masks) == 1 or (distinct and all_or_none and len(unnumbered) <= 1):
+    distinct = len(stems) == len(masks) and name not in stems
+    words = {_label(mask, image) for mask in masks}
+    of_classes = len(words) == len(masks) and not any(word == "" or word.isdecimal() for word in words)
+    if len(masks) == 1 or of_classes or (distinct and all_or_none and len(unnumbered) <= 1):
         return []
     found = f"{len(masks)} masks: " + ", ".join(printable(mask.path) for mask in masks)
-    rule = "one mask, or one numbered file per object (<name>_mask_1, <name>_mask_2)"
-    return [Finding(file=image, found=found, rule=rule, fix="remove or rename all but the right one")]
+    rule = (
+        "one mask, one numbered file per object (<name>_mask_1, <name>_mask_2), "
+        "or one file per class (<name>_nucleus, <name>_cell)"
+    )
+    return [Finding(file=image.path, found=found, rule=rule, fix="remove or rename all but the right one")]
 
 
 def _missing_masks(found: Recognised, owned: dict[Path, list[FoundPicture]]) -> list[Finding]:
@@ -189,7 +219,7 @@ def _pages(sample: Sample, problems: list[Finding]) -> list[Sample]:
             sample,
             name=f"{sample.name}_{page:03d}",
             image=Source(sample.image.path, page),
-            masks=tuple(Source(mask.path, page) for mask in sample.masks),
+            masks=tuple(replace(mask, page=page) for mask in sample.masks),
         )
         for page in range(pages)
     ]

@@ -6,7 +6,8 @@ classes are objects; colours are classes in the order black first, then by their
 known otherwise. Gaps, numbers from 1, smoothed edges and mixed codings are refused: each of them is more often an
 accident than a wish, and each can be declared. So is one single value, unless the classes are named.
 
-Where the borders between objects are to be learned, all numbers and colours but 0 are objects.
+Where the borders between objects are to be learned, all numbers and colours but 0 are objects. That classes overlap
+is never inferred, as any small number may be a sum of theirs: it is declared.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pixelwise.data.masks import WHITE, Coding, MaskKind, code_text, coding_text
 from pixelwise.data.stored import refusal
 from pixelwise.data.targets import BorderPlace, TargetForm
 from pixelwise.errors import DataError, Finding, UsageError
-from pixelwise.task import VOID, Colour, Task, distinct_colours
+from pixelwise.task import MOST_OVERLAPPING, VOID, Colour, Task, distinct_colours
 
 TWO_CLASSES = ("background", "foreground")
 BORDER = "border"
@@ -79,6 +80,8 @@ def infer_coding(masks: Sequence[MaskCount], options: MaskOptions) -> tuple[Codi
         raise _nothing_to_tell_apart(masks, values - {VOID})
     if options.border:
         return _border_coding(masks, options)
+    if options.masks == "overlapping":
+        return _overlapping_coding(masks, options)
     known = None if options.classes else KNOWN_CLASSES.get(options.layout)
     if options.masks == "colours" or any(mask.colours for mask in masks):
         return _colour_coding([count_in_colours(mask) for mask in masks], options, known)
@@ -215,6 +218,46 @@ def _smoothed_or_else(masks: Sequence[MaskCount], expected: Coding) -> Coding:
     near = sum(pixels for mask in masks for code, pixels in mask.counts.items() if code < 8 or 247 < code < 256)
     smoothed = near > SMOOTH_SHARE * total and any(mask.counts.get(255) for mask in masks) and extremes
     return Coding(kind="binary", values=(0, 255)) if smoothed and len(_values(masks)) > 8 else expected
+
+
+# Overlapping classes
+
+
+def check_parts(masks: Sequence[MaskCount], task: Task) -> None:
+    """Refuse masks of overlapping classes in files or channels that are not those of a model.
+
+    Files have the names of the classes and are in their order already (`class_files`); channels must be as many as the
+    classes. Raises DataError.
+    """
+    for mask in masks:
+        if mask.parts and len(mask.parts) != task.outputs:
+            found = f"{len(mask.parts)} masks: {', '.join(mask.parts)}"
+            rule = f"one for each class: {', '.join(task.names)}"
+            raise refusal(mask.path, found=found, rule=rule, fix="add empty masks, or take others out")
+
+
+def _overlapping_coding(masks: Sequence[MaskCount], options: MaskOptions) -> tuple[Coding, Task]:
+    """A bit for each class: of the names that are given, else of the files or channels, else of the largest number."""
+    void = _first(options.ignore_index, VOID)
+    usual = Counter(mask.parts for mask in masks).most_common(1)[0][0]
+    others = [mask for mask in masks if mask.parts != usual]
+    if others:
+        own, common = (", ".join(parts) or "numbers" for parts in (others[0].parts, usual))
+        found = f"classes in {own} where others have them in {common}"
+        fix = "save all masks in one way: numbers, channels or files"
+        raise refusal(others[0].path, found=found, rule="all masks of a folder are alike", fix=fix)
+    largest = max(_values(masks) - {void})
+    names = options.classes or usual or tuple(f"class {k}" for k in range(max(1, largest.bit_length())))
+    if usual and len(names) != len(usual):
+        raise UsageError(f"{len(names)} classes are named, but each image has {len(usual)} masks: {', '.join(usual)}")
+    if len(names) > MOST_OVERLAPPING:
+        found = f"value {largest}" if not usual else f"{len(usual)} files or channels"
+        rule = f"a number is the sum of 1, 2, 4 ... over its classes, at most {MOST_OVERLAPPING}"
+        fix = "set data.masks=index for classes that exclude one another, or leave classes out"
+        raise refusal(masks[0].path, found=found, rule=rule, fix=fix)
+    coding = Coding(kind="overlapping", values=tuple(2**k for k in range(len(names))), void=(void,))
+    check_codes(masks, coding)
+    return coding, Task.of(names, kind="overlapping")
 
 
 # Objects and their borders

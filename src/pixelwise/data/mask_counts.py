@@ -15,7 +15,7 @@ import numpy as np
 from pixelwise.data.images import read_stored
 from pixelwise.data.layouts import Source
 from pixelwise.data.mask_values import in_colours, is_coloured
-from pixelwise.data.masks import Codes, codes_of, read_codes, run_unique
+from pixelwise.data.masks import Codes, codes_of, files_kind, parts_of, read_codes, run_unique
 from pixelwise.data.stored import refusal
 from pixelwise.task import Colour
 
@@ -30,6 +30,7 @@ class MaskCount:
     counts    pixels per code: numbers, or colours 0xRRGGBB where `colours`
     palette   RGB per index, of a palette file
     objects   files of one object each; 0 for an ordinary mask
+    parts     the words of the files, or the channels, that hold an overlapping class each; none: numbers, or no such
     """
 
     path: Path
@@ -40,21 +41,24 @@ class MaskCount:
     colours: bool = False
     palette: tuple[Colour, ...] = ()
     objects: int = 0
+    parts: tuple[str, ...] = ()
 
 
 def count_mask(sources: Sequence[Source], kind: str) -> MaskCount:
     """Read the mask of one image and count its codes; raises ImageFileError where it holds no codes."""
     path = sources[0].path
     if len(sources) > 1:
-        codes_HW = read_codes(sources, "instances" if kind == "auto" else kind)
-        return _counted(path, codes_HW, _Style(objects=len(sources)))
+        kind = files_kind(sources, kind)
+        codes_HW = read_codes(sources, kind)
+        return _counted(path, codes_HW, _Style(objects=len(sources), parts=parts_of(sources, kind)))
     stored = read_stored(path, page=sources[0].page)
     colours = kind == "colours" or (kind == "auto" and is_coloured(stored.pixels_HWC))
     codes_HW = codes_of(stored, path, "colours" if colours else kind)
     palette: tuple[Colour, ...] = ()
     if stored.palette is not None and not colours:
         palette = tuple((int(r), int(g), int(b)) for r, g, b in stored.palette)
-    return _counted(path, codes_HW, _Style(str(stored.pixels_HWC.dtype), colours, palette))
+    parts = parts_of(sources, kind, channels=stored.pixels_HWC.shape[2])
+    return _counted(path, codes_HW, _Style(str(stored.pixels_HWC.dtype), colours, palette, parts=parts))
 
 
 def count_in_colours(mask: MaskCount) -> MaskCount:
@@ -79,6 +83,7 @@ class _Style:
     colours: bool = False
     palette: tuple[Colour, ...] = ()
     objects: int = 0
+    parts: tuple[str, ...] = ()
 
 
 def _counted(path: Path, codes_HW: Codes, style: _Style) -> MaskCount:
@@ -95,4 +100,5 @@ def _counted(path: Path, codes_HW: Codes, style: _Style) -> MaskCount:
         colours=style.colours,
         palette=style.palette,
         objects=style.objects,
+        parts=style.parts,
     )

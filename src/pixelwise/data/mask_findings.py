@@ -73,11 +73,9 @@ def normal_codes(mask: MaskRecord, meaning: Meaning) -> Codes:
 
 def class_counts(mask: MaskRecord, meaning: Meaning) -> dict[int, int]:
     """The pixels of each class index, -1 for void, with strays taken for the nearest class where that is meant."""
-    counts: Counter[int] = Counter()
     classes = meaning.nearest(normal_codes(mask, meaning)).tolist()
-    for index, pixels in zip(classes, mask.pixels.tolist(), strict=True):
-        if index >= -1:
-            counts[index] += pixels
+    counts = meaning.coding.count_classes(classes, mask.pixels.tolist())
+    counts.pop(-2, None)
     if meaning.coding.kind == "instances":  # of very many objects the record keeps the largest
         counts[1] += mask.height * mask.width - int(mask.pixels.sum())
     return {index: pixels for index, pixels in counts.items() if pixels}
@@ -226,6 +224,7 @@ def check_understanding(case: Case) -> list[Diagnosis]:
         "binary": "masks of 0 and the largest value",
         "colours": "masks in colours",
         "instances": "masks that number objects",
+        "overlapping": "masks of classes that overlap",
     }[meaning.coding.kind]
     finding = Finding(
         file=case.masks()[0].path.parent,

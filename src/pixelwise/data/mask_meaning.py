@@ -96,6 +96,9 @@ def understand(masks: Sequence[MaskRecord], options: MaskOptions) -> Meaning:
 
     Raises UsageError where the options cannot be of these masks.
     """
+    if options.masks == "overlapping":  # any number may be meant, so no accident can be told from a wish
+        coding, task = infer_coding([mask.as_count() for mask in masks], options)
+        return Meaning(coding=coding, task=task)
     void = _minus_ones(masks, options)
     if void and options.ignore_index is None:
         # Beside small numbers 255 is void as well; else it may be the foreground.
@@ -121,7 +124,8 @@ def understand(masks: Sequence[MaskRecord], options: MaskOptions) -> Meaning:
 def declarations(masks: Sequence[MaskRecord], options: MaskOptions) -> list[MaskKind]:
     """The kinds that masks which are not understood can be declared to be."""
     found: list[MaskKind] = []
-    for kind in KINDS if options.masks == "auto" else ():
+    kinds = [kind for kind in KINDS if kind != "overlapping"]  # it would understand all small numbers
+    for kind in kinds if options.masks == "auto" else ():
         try:
             understand(masks, replace(options, masks=kind))
         except (DataError, UsageError):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pixelwise.data.file_form import LOSSY, FileForm, read_alpha, read_form
 from pixelwise.data.images import read_stored
 from pixelwise.data.layouts import Source
-from pixelwise.data.masks import GREY, Codes, codes_of, read_codes
+from pixelwise.data.masks import GREY, Codes, codes_of, files_kind, parts_of, read_codes
 from pixelwise.data.stored import Stored, refusal
 from pixelwise.errors import Finding, ImageFileError
 from pixelwise.task import Colour
@@ -35,6 +35,7 @@ class MaskValues:
     palette   RGB per index, of a palette file
     quirk     "" or how the codes were got where training gets none: `fractions`, `alpha`, `nearly grey`
     refused   what training says of this file, where it cannot take it
+    parts     what holds an overlapping class each (see `parts_of`)
     """
 
     codes_HW: Codes
@@ -44,21 +45,24 @@ class MaskValues:
     palette: tuple[Colour, ...] = ()
     quirk: str = ""
     refused: Finding | None = None
+    parts: tuple[str, ...] = ()
 
 
 def read_values(sources: Sequence[Source], kind: str) -> MaskValues:
     """The codes of the mask of one image, read as a mask of `kind` (a MaskKind, or auto).
 
-    Several sources are one file per object: their codes are 1 where any has an object. Raises ImageFileError where a
-    file cannot be read, holds NaN, or has channels that make neither numbers nor colours.
+    Several sources are one file per object, whose codes are 1 where any has an object, or one per class. Raises
+    ImageFileError where a file cannot be read, holds NaN, or has channels that make neither numbers nor colours.
     """
     first = sources[0]
     form = read_form(first.path, first.page)
     if len(sources) > 1:
-        codes_HW = read_codes(sources, "instances" if kind == "auto" else kind)
-        return MaskValues(codes_HW=codes_HW, dtype="uint8", form=form)
+        kind = files_kind(sources, kind)
+        codes_HW = read_codes(sources, kind)
+        return MaskValues(codes_HW=codes_HW, dtype="uint8", form=form, parts=parts_of(sources, kind))
     stored = read_stored(first.path, page=first.page)
-    odd = _in_alpha(stored, first, form) or _fractions(stored, first, form) or _nearly_grey(stored, form, kind)
+    odd = _in_alpha(stored, first, form) or _fractions(stored, first, form)
+    odd = odd or (_nearly_grey(stored, form, kind) if kind != "overlapping" else None)
     if odd is not None:
         return odd
     colours = kind == "colours" or (kind == "auto" and is_coloured(stored.pixels_HWC))
@@ -66,7 +70,14 @@ def read_values(sources: Sequence[Source], kind: str) -> MaskValues:
     if stored.palette is not None and not colours:
         palette = _colours_of(stored.palette.tobytes())
     codes_HW = codes_of(stored, first.path, "colours" if colours else kind)
-    return MaskValues(codes_HW=codes_HW, dtype=_dtype(stored), form=form, colours=colours, palette=palette)
+    return MaskValues(
+        codes_HW=codes_HW,
+        dtype=_dtype(stored),
+        form=form,
+        colours=colours,
+        palette=palette,
+        parts=parts_of(sources, kind, channels=stored.pixels_HWC.shape[2]),
+    )
 
 
 def in_colours(codes: Codes, palette: Sequence[Colour]) -> Codes:

@@ -11,7 +11,8 @@ H rows, W columns, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -28,8 +29,8 @@ from pixelwise.data.targets import BorderPlace, TargetForm, border_target
 from pixelwise.errors import DataError, Finding, UsageError
 from pixelwise.task import VOID, Task
 
-MaskKind = Literal["index", "binary", "colours", "instances"]
-KINDS: tuple[MaskKind, ...] = ("index", "binary", "colours", "instances")
+MaskKind = Literal["index", "binary", "colours", "instances", "overlapping"]
+KINDS: tuple[MaskKind, ...] = ("index", "binary", "colours", "instances", "overlapping")
 Codes = NDArray[np.int64]
 VALUES_NAMED = 8
 GREY, WHITE = 0x010101, 0xFFFFFF  # the colours of the grey levels 1 and 255
@@ -40,7 +41,9 @@ class Coding:
     """How codes on disk become class indices.
 
     kind    index: a number per class; binary: background and foreground; colours: an RGB colour per class;
-            instances: 0 is background, every other number, or every further file, an object
+            instances: 0 is background, every other number, or every further file, an object;
+            overlapping: a number is the sum of those of the classes that are there; of several files, or of several
+            channels, each is a class
     values  the code of each class, in the order of the indices: numbers, or colours like `#ff0000`; none for instances
     void    codes that count nowhere
     border  instances only: borders of this width in pixels are learned (see `data/targets.py`); 0: the classes are
@@ -67,6 +70,8 @@ class Coding:
             raise UsageError(f"the values {self.values} and void {self.void} of a mask must all differ")
         if bool(self.values) == (self.kind == "instances") or (self.kind == "binary" and len(self.values) != 2):
             raise UsageError(f"masks of kind {self.kind} with the values {self.values}")
+        if self.kind == "overlapping" and codes[: len(self.values)] != [2**k for k in range(len(self.values))]:
+            raise UsageError(f"overlapping classes have the values 1, 2, 4 ..., got {self.values}")
         if type(self.border) is not int or self.border < 0 or (self.border and self.kind != "instances"):
             raise UsageError(f"masks of kind {self.kind} with borders of {self.border} pixels")
         if self.form not in get_args(TargetForm):
@@ -99,8 +104,13 @@ class Coding:
         return [_code(value) for value in self.void]
 
     def classes_of(self, codes: Codes) -> Codes:
-        """The class index of each code, borders left aside: -1 for void, -2 where the code has no meaning."""
+        """The class index of each code, borders left aside: -1 for void, -2 where the code has no meaning.
+
+        Of overlapping classes it is the set of those that are there, in bits (see task.py).
+        """
         void = np.isin(codes, self.void_codes())
+        if self.kind == "overlapping":
+            return np.where(void, -1, np.where((codes >= 0) & (codes < 2 ** len(self.values)), codes, -2))
         if self.kind == "instances":
             return np.where(void, -1, np.where(codes < 0, -2, codes != 0))
         known = np.array(self.value_codes(), np.int64)
@@ -112,12 +122,23 @@ class Coding:
         """The class index of each code, as `classes_of`, for plain numbers."""
         return cast("list[int]", self.classes_of(np.array(codes, np.int64)).tolist())
 
+    def count_classes(self, classes: Iterable[int], pixels: Iterable[int]) -> Counter[int]:
+        """The pixels of each class index, from those of each of `classes_of`: a set counts for each class in it."""
+        counts: Counter[int] = Counter()
+        for index, number in zip(classes, pixels, strict=True):
+            if self.kind == "overlapping" and index >= 0:
+                counts.update({k: number for k in range(len(self.values)) if index >> k & 1})
+            else:
+                counts[index] += number
+        return counts
+
 
 def read_mask(sources: Sequence[Source], coding: Coding, task: Task) -> NDArray[np.uint8]:
     """The mask_HW of an image: classes, or the bits of overlapping ones (see task.py); `task.ignore_index` where void.
 
-    Several sources are one file per object. Raises DataError naming file, values, counts and rule where a code has no
-    meaning in `coding`, a value is not whole, or the masks of one image differ in size.
+    Several sources are one file per object, or per overlapping class in their order. Raises DataError naming file,
+    values, counts and rule where a code has no meaning in `coding`, a value is not whole, or the masks of one image
+    differ in size.
     """
     if coding.border:
         objects_HW = read_objects(sources, coding, task)
@@ -133,7 +154,8 @@ def read_objects(sources: Sequence[Source], coding: Coding, task: Task) -> NDArr
 
     Of masks of kind `instances`, each code but 0 is an object, in as many pieces as it may be; and so is each of
     several files, where the first file that claims a pixel has it. In all other masks the objects are the pieces
-    (4-connected) of each class but the first, which is the background between them. Raises DataError as `read_mask`.
+    (4-connected) of each class but the first, which is the background between them; of overlapping classes, the pieces
+    of the first. Raises DataError as `read_mask`.
     """
     if coding.kind != "instances":
         return _pieces(read_mask(sources, coding, task), task)
@@ -180,6 +202,7 @@ def coding_text(coding: Coding) -> str:
     values = [code_text(code, coding.kind) for code in coding.value_codes()]
     text = f"{values[0]} to {values[-1]}" if _consecutive(coding) else ", ".join(values)
     text = text or "0 for background and numbers above for objects"
+    text = f"0, {text} and sums of them" if coding.kind == "overlapping" else text
     void = ", ".join(code_text(code, coding.kind) for code in coding.void_codes())
     return f"{text}, and {void} for void" if void else text
 
@@ -196,9 +219,14 @@ def code_text(code: int, kind: str) -> str:
 
 
 def read_codes(sources: Sequence[Source], kind: str) -> Codes:
-    """The codes of a mask (H, W): numbers, or 0xRRGGBB for `colours`; of several files, 1 where any has an object."""
+    """The codes of a mask (H, W): numbers, or 0xRRGGBB for `colours`; of several files, 1 where any has an object.
+
+    Of several files of overlapping classes, the k-th from 0 adds 2**k where its class is.
+    """
     if len(sources) == 1:
         return codes_of(read_stored(sources[0].path, page=sources[0].page), sources[0].path, kind)
+    if kind == "overlapping":
+        return _in_bits(_read_each(sources))
     if kind != "instances":
         rule = f"one mask per image for masks of kind {kind}"
         found = f"{len(sources)} masks for one image"
@@ -209,25 +237,33 @@ def read_codes(sources: Sequence[Source], kind: str) -> Codes:
 def object_of(source: Source) -> NDArray[np.bool_]:
     """Where a file that holds one object is not 0; raises ImageFileError where it has more than two values."""
     codes_HW = codes_of(read_stored(source.path, page=source.page), source.path, "instances")
-    objects_HW: NDArray[np.bool_] = codes_HW != 0
-    largest = int(codes_HW.max())
-    strays = int(np.count_nonzero(objects_HW & (codes_HW != largest)))
+    return _two_values(codes_HW, source.path)
+
+
+def _two_values(values_HW: NDArray[Any], path: Path) -> NDArray[np.bool_]:
+    there_HW: NDArray[np.bool_] = values_HW != 0
+    largest = values_HW.max()
+    strays = int(np.count_nonzero(there_HW & (values_HW != largest)))
     if strays:
         found = f"{strays} pixels are neither 0 nor {largest}"
-        raise refusal(source.path, found=found, rule="a file per object has two values", fix="save it losslessly")
-    return objects_HW
+        rule = "a mask of one object or of one class has two values"
+        raise refusal(path, found=found, rule=rule, fix="save it losslessly")
+    return there_HW
 
 
 def codes_of(stored: Stored, path: Path, kind: str) -> Codes:
     """The codes in a decoded file; colours of three equal parts everywhere are numbers, unless `colours` are asked.
 
-    Where a file of `instances` is in colours, each colour but black is an object, with the code 0xRRGGBB.
+    Where a file of `instances` is in colours, each colour but black is an object, with the code 0xRRGGBB. The channels
+    of a file of `overlapping` classes are a class each.
 
     Raises ImageFileError for fractions, NaN, and channels that make neither numbers nor colours.
     """
     pixels_HWC = stored.pixels_HWC
     if stored.palette is not None and kind == "colours":
         pixels_HWC = stored.palette[pixels_HWC[..., 0]]
+    if kind == "overlapping" and pixels_HWC.shape[2] > 1:
+        return _in_bits(_channels(pixels_HWC, path))
     if pixels_HWC.shape[2] == 3:
         return _colour_codes(pixels_HWC, path, kind)
     if pixels_HWC.shape[2] != 1:
@@ -250,6 +286,44 @@ def run_unique(codes_HW: Codes) -> tuple[Codes, tuple[NDArray[np.intp], NDArray[
     counts = np.zeros(len(distinct), np.int64)
     np.add.at(counts, inverse, lengths)
     return distinct, (inverse, lengths), counts
+
+
+def files_kind(sources: Sequence[Source], kind: str) -> str:
+    """The kind of a mask in several files: what is declared, else instances.
+
+    Raises ImageFileError where nothing is declared and their names are words, as those of classes.
+    """
+    if kind != "auto":
+        return kind
+    words = [source.label for source in sources if source.label and source.label != source.path.stem]
+    if len(words) == len(sources) and not any(word.isdecimal() for word in words):
+        found = f"one of several masks of an image: {', '.join(words)}"
+        fix = "set data.masks=overlapping for a class per file, data.masks=instances for an object per file"
+        raise refusal(sources[0].path, found=found, rule="files of objects are numbered", fix=fix)
+    return "instances"
+
+
+def parts_of(sources: Sequence[Source], kind: str, *, channels: int = 1) -> tuple[str, ...]:
+    """What holds one class each, of overlapping ones: the words of several files, or several channels of one."""
+    if kind != "overlapping" or (len(sources) == 1 and channels == 1):
+        return ()
+    if len(sources) > 1:
+        return tuple(source.label for source in sources)
+    return tuple(f"channel {channel}" for channel in range(channels))
+
+
+def _in_bits(parts: Iterable[NDArray[np.bool_]]) -> Codes:
+    """Codes of overlapping classes: the k-th part adds 2**k where it is."""
+    return reduce(np.bitwise_or, (part_HW.astype(np.int64) << k for k, part_HW in enumerate(parts)))
+
+
+def _channels(pixels_HWC: NDArray[Any], path: Path) -> Iterator[NDArray[np.bool_]]:
+    """Where each channel is not 0; raises ImageFileError where one has more than two values, or all are the same."""
+    if pixels_HWC.any() and (pixels_HWC == pixels_HWC[..., :1]).all():
+        found = f"{pixels_HWC.shape[2]} channels that are all the same"
+        fix = "save numbers in one channel, or each class in a channel of its own"
+        raise refusal(path, found=found, rule="a channel per class, or one channel of numbers", fix=fix)
+    return (_two_values(pixels_HWC[..., channel], path) for channel in range(pixels_HWC.shape[2]))
 
 
 def _colour_codes(pixels_HWC: NDArray[Any], path: Path, kind: str) -> Codes:
@@ -313,11 +387,14 @@ def _in_order(classes: Codes) -> Codes:
 
 
 def _pieces(mask_HW: NDArray[np.uint8], task: Task) -> NDArray[np.int32]:
-    """The 4-connected pieces of each class but the first, numbered from 1; -1 for void."""
-    objects_HW = np.where(mask_HW == _void(task), np.int32(-1), np.int32(0))
+    """The 4-connected pieces of each class but the first, or of the first that overlaps, from 1; -1 for void."""
+    void_HW = mask_HW == _void(task)
+    objects_HW = np.where(void_HW, np.int32(-1), np.int32(0))
     found = 0
-    for label in range(1, task.codes):
-        count, pieces_HW = cv2.connectedComponents((mask_HW == label).astype(np.uint8), connectivity=4)
+    overlapping = task.kind == "overlapping"
+    layers = [mask_HW & 1 & ~void_HW] if overlapping else [mask_HW == label for label in range(1, task.codes)]
+    for layer_HW in layers:
+        count, pieces_HW = cv2.connectedComponents(layer_HW.astype(np.uint8), connectivity=4)
         objects_HW[pieces_HW > 0] = pieces_HW[pieces_HW > 0] + found
         found += count - 1
     return objects_HW

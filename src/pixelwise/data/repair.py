@@ -183,6 +183,9 @@ def _opened(folder: Path, plan: RepairPlan) -> tuple[Dataset, dict[str, Any]]:
     instances = plan.meaning.coding.kind == "instances"
     names = plan.meaning.task.names
     declared: dict[str, Any] = {"classes": names}
+    if plan.meaning.coding.kind == "overlapping":
+        declared = {"classes": names, "masks": "overlapping"}
+        return open_dataset(folder, **declared), declared
     if instances:
         void = {"ignore_index": OBJECT_VOID} if plan.meaning.coding.void else {}
         declared = {"masks": "instances", **void}

@@ -123,6 +123,7 @@ def mapping_text(coding: Coding, task: Task) -> str:
         codes = [code_text(code, coding.kind) for code in coding.value_codes()]
         pairs = (f"{code} is {printable(name)}" for code, name in zip(codes, task.names, strict=True))
         text = f"{coding.kind}: " + ", ".join(pairs)
+        text += ", sums of them are several" if coding.kind == "overlapping" else ""
     void = ", ".join(code_text(code, coding.kind) for code in coding.void_codes())
     return text + (f"; {void} is void" if void else "")
 

@@ -265,7 +265,8 @@ def _look(dataset: Dataset, sample: Sample) -> _Looked:
     areas = np.bincount(objects_HW.ravel())
     class_of = np.zeros(areas.size, np.int64)
     class_of[objects_HW.ravel()] = mask_HW.ravel()
-    class_of = np.where(dataset.coding.kind == "instances", task.object_class, class_of)
+    of_one_class = dataset.coding.kind == "instances" or task.kind == "overlapping"
+    class_of = np.where(of_one_class, task.object_class, class_of)
     class_of[0], areas[0] = -1, 0
     near_HW = border_between(objects_HW, width=TOUCHING)
     (height, width), rows = mask_HW.shape, _spread(image_HWC.reshape(-1, image_HWC.shape[2]))
