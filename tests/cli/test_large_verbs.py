@@ -36,7 +36,7 @@ def command(*arguments: object) -> int:
 def at_work(tmp_path: Path, make_bundle: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a model of objects, and an image that is cut into six small tiles."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(large_plan, "CORE", 96)
+    monkeypatch.setattr(large_plan, "CORES", (96,))
     monkeypatch.setattr(large_plan, "CHUNK", 32)
     tifffile.imwrite("image.tif", draw_cells(size=SHAPE, seed=4).image_HWC[..., 0], tile=(64, 64))
     objects = InstanceSettings(form="plain", foreground=0.4, smallest=4)

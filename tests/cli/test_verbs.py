@@ -172,8 +172,8 @@ def test_classes_that_overlap_are_learned_scored_and_predicted(at_walk: Path) ->
             for word, there_HW in (("cell", cell_HW), ("core", core_HW)):
                 Image.fromarray(there_HW.astype(np.uint8) * 255).save(folder / "masks" / f"{path.stem}_{word}.png")
     declared = ("data.masks=overlapping", 'data.classes=["core","cell"]')
-    length = ("model.width=8", "training.crop=[64,64]", "training.learning_rate=0.01", "--steps", "80", "--name", "parts")
-    assert command("train", "parts", *SMALL, *declared, *length) == 0
+    network = ("model.width=8", "training.crop=[64,64]", "training.learning_rate=0.01")
+    assert command("train", "parts", *SMALL, *network, *declared, "--steps", "80", "--name", "parts") == 0
     task = Bundle.load(Path("runs/parts/model.safetensors")).task
     assert (task.names, task.kind) == (("core", "cell"), "overlapping")
     assert command("evaluate", "parts", "other-parts", "--out", "scores-parts") == 0

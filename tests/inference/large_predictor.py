@@ -37,7 +37,7 @@ FAILED, BROKEN = 3, 70
 
 def predict(folder: Path, order: dict[str, Any]) -> list[str]:
     """Do what is missing; what failed."""
-    large_plan.CORE, large_plan.CHUNK = 128, 32
+    large_plan.CORES, large_plan.CHUNK = (128,), 32
     job, plan = plan_large(wish_of(folder))
     with runner_of(order) as runner, TileStore.open(job.store, plan) as store:
         for step in steps_left(job):

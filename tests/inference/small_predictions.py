@@ -48,7 +48,7 @@ def write_inputs(folder: Path) -> None:
 
 def shrink(patch: pytest.MonkeyPatch) -> None:
     """Cores of 128 pixels."""
-    patch.setattr(large_plan, "CORE", 128)
+    patch.setattr(large_plan, "CORES", (128,))
     patch.setattr(large_plan, "CHUNK", 32)
 
 

@@ -45,7 +45,7 @@ def cells(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large_plan, "CORE", 128)
+    monkeypatch.setattr(large_plan, "CORES", (128,))
     monkeypatch.setattr(large_plan, "CHUNK", 32)
 
 
@@ -257,6 +257,33 @@ def test_an_image_of_other_channels_is_refused(tmp_path: Path, model: Callable[.
     tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((40, 40, 3), np.uint8))
     with pytest.raises(DataError, match="the image has 3 channels, the model takes 1"):
         plan_large(Wish(source=tmp_path / "rgb.tif", model=model(), store=tmp_path / "out.zarr", runtime=SMALL))
+
+
+def test_the_tile_is_the_one_that_costs_least(
+    cells: Path, model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large_plan, "CHUNK", 32)
+    wish = Wish(source=cells, model=model(), store=tmp_path / "out.zarr", runtime=SMALL)
+    costs = []
+    for budget in (3_000_000, 6_000_000, 12_000_000, 40_000_000):
+        monkeypatch.setattr(large_plan, "window_budget", lambda *_, budget=budget: budget)
+        alone: dict[int, float] = {}
+        for cores in [(32,), (64,), (96,), (128,), (160,), (320,), (32, 64, 96, 128, 160, 320)]:
+            monkeypatch.setattr(large_plan, "CORES", cores)
+            try:
+                job, plan = plan_large(wish)
+            except LackOfMemoryError:
+                continue
+            halo, core = job.tiling.halo, plan.grid.core
+            parts = [min(job.tiling.core, core - first) for first in range(0, core, job.tiling.core)]
+            cost = sum(part + 2 * halo for part in parts) / core
+            if len(cores) == 1:
+                alone[core] = cost
+        assert len(alone) > 1
+        assert cost <= min(alone.values()) + 0.01
+        costs.append(cost)
+    assert costs == sorted(costs, reverse=True)
+    assert costs[0] > costs[-1]
 
 
 @pytest.mark.usefixtures("small_cores")

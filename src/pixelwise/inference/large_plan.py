@@ -6,7 +6,7 @@ H rows, W columns.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -34,7 +34,8 @@ from pixelwise.tiles import TileGrid
 
 NETWORK, CLASSES, OBJECTS, SCORES, EVIDENCE = "network", "labels/classes", "labels/objects", "scores", "evidence"
 MERGE_FILE = "parts"
-CORE, CHUNK = 2048, 512
+CHUNK = 512
+CORES = tuple(range(CHUNK, 3073, CHUNK))
 NO_OBJECT = 2**64 - 1
 MAPS_OF_CORE = 4
 """arrays of float32 per pixel and output that a core takes beside the network: scores of two views, labels, copies"""
@@ -105,9 +106,12 @@ def plan_large(wish: Wish) -> tuple[LargeJob, StorePlan]:
         _check_channels(image, predictor)
         stored = _stored(wish.store)
         budget = window_budget(wish.memory, predictor.runtime.device)
-        core = stored.grid.core if stored else _core(image.shape, budget, objects=bundle.instances is not None)
-        with _explained(wish.memory, predictor.runtime.device):
-            tiling = Tiling(**stored.job["tiling"]) if stored else _tiling(predictor, core, image.channels, budget)
+        if stored:
+            core, tiling = stored.grid.core, Tiling(**stored.job["tiling"])
+        else:
+            cores = _cores(image.shape, budget, objects=bundle.instances is not None)
+            with _explained(wish.memory, predictor.runtime.device):
+                core, tiling = _cheapest(predictor, cores, image.channels, budget)
         job = LargeJob(
             source=wish.source.resolve(),
             model=wish.model.resolve(),
@@ -191,14 +195,40 @@ def _stored(folder: Path) -> StorePlan | None:
         return None
 
 
-def _core(shape: tuple[int, int], budget: int, *, objects: bool) -> int:
-    """2048 pixels, or less where memory asks for it; of smaller images one core holds all, on whole chunks.
+def _cores(shape: tuple[int, int], budget: int, *, objects: bool) -> list[int]:
+    """The sides that a core may have, on whole chunks: what memory allows, and no more than holds the whole image.
 
-    >>> _core((9000, 9000), 10**10, objects=True), _core((9000, 9000), 10**9, objects=True)
-    (2048, 1536)
+    >>> _cores((9000, 9000), 10**9, objects=True), _cores((1000, 700), 10**9, objects=False)
+    ([512, 1024, 1536], [512, 1024])
     """
-    affordable = math.isqrt(budget // OBJECT_BYTES) if objects else CORE
-    return max(CHUNK, min(CORE, affordable // CHUNK * CHUNK, math.ceil(max(shape) / CHUNK) * CHUNK))
+    affordable = math.isqrt(budget // OBJECT_BYTES) if objects else CORES[-1]
+    largest = min(affordable, math.ceil(max(shape) / CHUNK) * CHUNK)
+    return [core for core in CORES if core <= largest] or [CORES[0]]
+
+
+def _cheapest(predictor: Predictor, cores: Sequence[int], channels: int, budget: int) -> tuple[int, Tiling]:
+    """The core, and its windows, of which the network sees the fewest pixels more than there are; else the largest."""
+    choices = []
+    for core in cores:
+        try:
+            tiling = _tiling(predictor, core, channels, budget)
+        except LackOfMemoryError:
+            if core == cores[0]:
+                raise
+            break
+        choices.append((_pixels_seen(core, tiling), -core, tiling))
+    _, negative, tiling = min(choices, key=lambda choice: choice[:2])
+    return -negative, tiling
+
+
+def _pixels_seen(core: int, tiling: Tiling) -> float:
+    """How many pixels the network sees for each pixel of a core.
+
+    >>> _pixels_seen(2048, Tiling(way="exact", side=1216, halo=96, stride=16))
+    1.41015625
+    """
+    side = min(tiling.side, core + 2 * tiling.halo)
+    return (math.ceil(core / tiling.core) * side / core) ** 2
 
 
 def _tiling(predictor: Predictor, core: int, channels: int, budget: int) -> Tiling:
