@@ -54,6 +54,15 @@ def test_the_same_command_again_goes_on(at_work: Path, capsys: pytest.CaptureFix
     assert command(*RUN, "--json") == 3
     shown = capsys.readouterr()
     assert "3 images are done already" in shown.err
+    (at_work / "out/b.png").unlink()
+    before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")}
+    assert command(*RUN, "--dry-run", "--json") == 0
+    dry = capsys.readouterr()
+    assert "3 images are done already" in dry.err
+    assert "would read: 1 image; 1 file cannot be read" in dry.err
+    assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("*")} == before, "nothing is written"
+    assert command(*RUN) == 3
+    capsys.readouterr()
     assert json.loads(shown.out) == first, "the result is of all images, in their order"
     assert list(first["masks"]) == ["a", "b", "d", "e"]
     assert tree("out") == files

@@ -144,13 +144,27 @@ def test_a_failing_tile_is_named_and_the_exit_code_says_so(
         (("-o", "out.zarr", "--workers", "1", "--scheduler", "tcp://127.0.0.1:1"), "give one of them"),
         (("-o", "out.zarr", "--overlays"), "--overlays is for images in a folder"),
         (("-o", "out.zarr", "--score-bits", "4"), "choose 8 or 16"),
+        (("-o", "out.zarr", "--score-bits", "8"), "--score-bits 8 without --scores"),
+        (("-o", "folder", "--score-bits", "8"), "--score-bits is for one image of any size"),
         (("-o", "out.zarr", "--memory", "lots"), "is no amount of memory"),
         (("-o", "image.tif", "--replace"), "is the image itself"),
         (("-o", "folder", "--level", "2"), "--level is for one image of any size"),
         (("-o", "folder", "--skip-flat"), "--skip-flat is for one image of any size"),
         (("-o", "folder/../model.zarr/", "--level", "3"), "level"),
     ],
-    ids=["tif-scores", "both", "overlays", "bits", "memory", "itself", "workers", "flat", "level"],
+    ids=[
+        "tif-scores",
+        "both",
+        "overlays",
+        "bits",
+        "alone",
+        "folder-bits",
+        "memory",
+        "itself",
+        "workers",
+        "flat",
+        "level",
+    ],
 )
 def test_what_cannot_be_is_refused(
     at_work: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str

@@ -40,11 +40,7 @@ def write_masks(task: FolderTask, predictor: Predictor, screen: Screen) -> list[
     if not journal.folder.exists():  # a refusal leaves no trace then, not even a lock
         _plan(task, predictor, journal)
     with FolderJournal.open(folder, job) as journal:
-        if journal.tile:
-            screen.say(f"going on with windows of {journal.tile} pixels, for lack of memory in the run before")
-            smaller = predictor.settings.model_copy(update={"tile": journal.tile})
-            predictor = replace(predictor, settings=smaller)
-        usual = predictor
+        usual = predictor = _as_before(predictor, journal, screen)
 
         def work(fitting: Predictor) -> list[Done]:
             if fitting is not usual:  # images seen in windows of another size are not mixed with these
@@ -60,11 +56,32 @@ def write_masks(task: FolderTask, predictor: Predictor, screen: Screen) -> list[
     return sorted(done, key=lambda one: places[one.name])
 
 
-def _attempt(task: FolderTask, predictor: Predictor, journal: FolderJournal, screen: Screen) -> list[Done]:
+def left_to_do(task: FolderTask, predictor: Predictor, screen: Screen) -> tuple[tuple[Sample, ...], Predictor]:
+    """The images that are not done yet, and how they will be seen; writes nothing. Raises what `write_masks` would."""
+    journal = FolderJournal.look(task.outputs.folder, job_of(task.images, task.model, predictor, task.outputs))
+    predictor = _as_before(predictor, journal, screen)
     plan = _plan(task, predictor, journal)
+    _say_done(plan, screen)
+    return plan.left, predictor
+
+
+def _as_before(predictor: Predictor, journal: FolderJournal, screen: Screen) -> Predictor:
+    """The predictor, with the windows of a run before that lacked memory for larger ones."""
+    if not journal.tile:
+        return predictor
+    screen.say(f"going on with windows of {journal.tile} pixels, for lack of memory in the run before")
+    return replace(predictor, settings=predictor.settings.model_copy(update={"tile": journal.tile}))
+
+
+def _say_done(plan: FolderPlan, screen: Screen) -> None:
     if plan.done:
         are = "is" if len(plan.done) == 1 else "are"
         screen.say(f"{counted(len(plan.done), 'image')} {are} done already")
+
+
+def _attempt(task: FolderTask, predictor: Predictor, journal: FolderJournal, screen: Screen) -> list[Done]:
+    plan = _plan(task, predictor, journal)
+    _say_done(plan, screen)
     workers, scheduler = (task.workers, task.scheduler) if plan.left else (0, "")
     with runner_of(workers=workers, scheduler=scheduler) as runner:
         results = predict_folder(plan, _work(task, predictor), runner)

@@ -53,7 +53,7 @@ class PredictOptions:
     )
     workers: Annotated[int, typer.Option(min=0, help="So many worker processes, by Dask.")] = 0
     scheduler: Annotated[str, typer.Option(help="The workers of this Dask scheduler, tcp://...")] = ""
-    score_bits: Annotated[int, typer.Option(help="OUT.zarr: bits of a score, 8 or 16.")] = 16
+    score_bits: Annotated[int | None, typer.Option(help="OUT.zarr: bits of a score, 8 or 16 [16].")] = None
     page: Annotated[
         int | None,
         typer.Option(min=0, help="OUT.zarr, OUT.tif: page of a TIFF or plane of a Zarr, if there are several."),
@@ -105,7 +105,7 @@ predict_verb = verb_of(predict_images, PredictOptions)
 
 def _predict_folder(options: PredictOptions, model: Path, screen: Screen) -> int:
     from pixelwise.bundle import Bundle
-    from pixelwise.cli.folder import FolderTask, write_masks
+    from pixelwise.cli.folder import FolderTask, left_to_do, write_masks
     from pixelwise.cli.tiling import show_prediction
     from pixelwise.config import RuntimeConfig
     from pixelwise.data.layouts import find_images
@@ -130,10 +130,6 @@ def _predict_folder(options: PredictOptions, model: Path, screen: Screen) -> int
     )
     wanted = {name: getattr(options, name) for name in ("scores", "overlays", "geojson", "replace")}
     outputs = Outputs(folder=folder, **wanted)
-    if options.dry_run:
-        size = bytes_per_pixel(outputs, predictor)
-        show_prediction(found.samples, predictor, folder=folder, bytes_per_pixel=size, screen=screen)
-        return EXIT_DONE
     task = FolderTask(
         images=found,
         model=model.resolve(),
@@ -142,6 +138,11 @@ def _predict_folder(options: PredictOptions, model: Path, screen: Screen) -> int
         scheduler=options.scheduler,
         check=options.check,
     )
+    if options.dry_run:
+        left, predictor = left_to_do(task, predictor, screen)
+        size = bytes_per_pixel(outputs, predictor)
+        show_prediction(left, predictor, folder=folder, bytes_per_pixel=size, screen=screen)
+        return EXIT_DONE
     return _report(write_masks(task, predictor, screen), folder, screen)
 
 
@@ -160,8 +161,10 @@ def _memory(options: PredictOptions, runtime: Runtime) -> int | None:
 def _large_options(options: PredictOptions, model: Path) -> LargeOptions:
     from pixelwise.cli.large import ZARR_SUFFIX, LargeOptions
 
-    if options.score_bits not in (8, 16):
+    if options.score_bits not in (None, 8, 16):
         raise UsageError(f"--score-bits {options.score_bits}: choose 8 or 16")
+    if options.score_bits and not options.scores:
+        raise UsageError(f"--score-bits {options.score_bits} without --scores; give --scores as well, or leave it out")
     for name, asked in (("--overlays", options.overlays), ("--geojson", options.geojson)):
         if asked:
             raise UsageError(f"{name} is for images in a folder; of a large image look at the result, or leave it out")
@@ -181,7 +184,7 @@ def _check_options(options: PredictOptions) -> None:
 
     if is_zarr(options.images):
         raise UsageError(f"{printable(options.images)} is a Zarr; give --out OUT.zarr or OUT.tif for its result")
-    for name in ("level", "page", "fill_missing", "skip_flat", "one_tile"):
+    for name in ("level", "page", "fill_missing", "skip_flat", "one_tile", "score_bits"):
         if getattr(options, name) not in (0, False, None):
             raise UsageError(
                 f"--{name.replace('_', '-')} is for one image of any size; give --out OUT.zarr or OUT.tif with it"

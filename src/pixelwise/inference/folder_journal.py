@@ -106,6 +106,13 @@ class FolderJournal:
             finally:
                 journal._close()
 
+    @classmethod
+    def look(cls, folder: Path, job: Mapping[str, Any]) -> FolderJournal:
+        """The journal of that job as it is now, not to be written; another process may be writing it."""
+        journal = cls(folder, job)
+        journal._load()
+        return journal
+
     # What was done
 
     def entry(self, name: str) -> ImageEntry:
