@@ -122,17 +122,6 @@ def test_what_a_stage_writes():
     assert stage_of(CLASSES, 0) == "network"
 
 
-def test_what_a_stage_leaves_and_needs():
-    plan = make_plan()
-    network, join, write = STAGES
-    assert [plan.leaves_work(stage) for stage in STAGES] == [True, True, False]
-    assert [plan.leaves_result(stage) for stage in STAGES] == [True, False, True]
-    assert [plan.needs_work(stage) for stage in (network, join, write, plan.pyramid[0])] == [False, True, True, False]
-    plain = make_plan(layers=(CLASSES,), stages=(StoreStage("network"), StoreStage("write")))
-    assert not plain.leaves_work(plain.stages[0])
-    assert not plain.needs_work(plain.stages[1])
-
-
 # Kept as JSON
 
 

@@ -4,11 +4,9 @@ import json
 import random
 from pathlib import Path
 
-import numpy as np
 import pytest
-from small_stores import OBJECTS, STAGES, files_of, finish, make_plan, true_map, write_tile
+from small_stores import STAGES, files_of, finish, make_plan, write_tile
 
-from pixelwise.data import tile_store
 from pixelwise.data.tile_store import Damage, TileStore
 from pixelwise.errors import DataError
 from pixelwise.tiles import Window
@@ -158,112 +156,28 @@ def test_a_flipped_byte_is_found_when_it_is_read(folder):
         assert store.read("labels/classes", Window(4, 4, 5, 5)).shape == (1, 1)
 
 
-# The end of the work
-
-
-def test_closing_removes_the_work_and_keeps_the_result(folder):
+@pytest.mark.parametrize(
+    ("path", "stage", "index"),
+    [
+        ("labels/classes/0/c/1/1", "network", 5),
+        (".pixelwise/work/arrays/evidence/c/0/1/1", "network", 5),
+        (".pixelwise/work/files/join/0/0.roots.npz", "join", 0),
+        ("labels/objects/0/c/1/1", "write", 5),
+        ("labels/objects/1/c/0/1", "pyramid/labels/objects/1", 1),
+    ],
+)
+def test_damage_of_a_finished_result_is_mended_alone(folder, path, stage, index):
     plan = make_plan()
     with TileStore.open(folder, plan) as store:
         finish(store)
-        store.close_job()
-        assert store.closed
-        assert not (folder / ".pixelwise/work").exists()
-        names = sorted(path.name for path in (folder / ".pixelwise").iterdir())
-        assert names == [".lock", "closed.json", "job.json", "tiles"]
-        assert not (folder / ".pixelwise/tiles/join").exists()
-        assert np.array_equal(store.read("labels/objects", Window(0, 0, 20, 27)), true_map(plan, OBJECTS))
-        assert store.check() == []
-        assert all(store.missing(stage.name) == [] for stage in STAGES)
-        with pytest.raises(
-            DataError, match=r"evidence was removed when the work was done; .*: labels/classes, labels/o"
-        ):
-            store.read("evidence", Window(0, 0, 1, 1))
-        with pytest.raises(DataError, match=r"roots.npz was removed when the work was done"):
-            store.read_file(0, "join", "roots.npz")
         before = files_of(folder)
-        store.close_job()
+    (folder / path).write_bytes(b"")
     with TileStore.open(folder, plan) as store:
-        assert all(store.missing(stage.name) == [] for stage in STAGES)
-    assert files_of(folder) == before
-
-
-def test_an_unfinished_job_is_not_closed(folder):
-    with TileStore.open(folder, make_plan()) as store:
-        finish(store)
-        store.forget("write", [2, 5])
-        before = files_of(folder)
-        with pytest.raises(DataError, match="the stage write is not done for tile 2, 5"):
-            store.close_job()
-    assert files_of(folder) == before
-
-
-def test_damage_of_the_first_stage_is_mended_alone_after_the_end(folder):
-    with TileStore.open(folder, make_plan()) as store:
-        finish(store)
-        store.close_job()
-        before = files_of(folder)
-        (folder / "labels/classes/0/c/1/1").write_bytes(b"")
-        store.mend(store.check())
-        assert store.closed
-        assert store.missing("network") == [5]
+        damages = store.check()
+        assert [(damage.stage, damage.index, damage.file) for damage in damages] == [(stage, index, path)]
+        store.mend(damages)
+        missing = {one.name: store.missing(one.name) for one in (*plan.stages, *plan.pyramid)}
+        assert {name: indices for name, indices in missing.items() if indices} == {stage: [index]}
         finish(store)
         assert store.check() == []
-    assert files_of(folder) == before
-
-
-def test_damage_of_a_later_stage_after_the_end_makes_the_work_again(folder):
-    with TileStore.open(folder, make_plan()) as store:
-        finish(store)
-        store.close_job()
-        before = files_of(folder)
-        (folder / "labels/objects/0/c/1/1").unlink()
-        store.mend(store.check())
-        assert not store.closed
-        assert [len(store.missing(stage.name)) for stage in STAGES] == [12, 1, 1]
-        finish(store)
-        assert store.check() == []
-        store.close_job()
-    assert files_of(folder) == before
-
-
-def test_damage_of_a_smaller_size_is_mended_alone_after_the_end(folder):
-    with TileStore.open(folder, make_plan()) as store:
-        finish(store)
-        store.close_job()
-        before = files_of(folder)
-        (folder / "labels/objects/1/c/0/1").unlink()
-        store.mend(store.check())
-        assert store.closed
-        assert store.missing("pyramid/labels/objects/1") == [1]
-        finish(store)
-    assert files_of(folder) == before
-
-
-@pytest.mark.parametrize("step", [1, 2, 8, 12, 13, 14])
-def test_a_kill_while_work_is_made_again_leads_to_the_same_end(folder, monkeypatch, step):
-    """Opening a closed store again is many steps; after any of them the rest is done the next time."""
-    with TileStore.open(folder, make_plan()) as store:
-        finish(store)
-        store.close_job()
-        before = files_of(folder)
-        (folder / "labels/objects/0/c/1/1").unlink()
-    steps = iter(range(1, step))
-
-    def dying(self, index, remove=tile_store.MarkerFolder.remove):
-        if next(steps, None) is None:
-            raise KeyboardInterrupt
-        remove(self, index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tile_store.MarkerFolder, "remove", dying)
-        with TileStore.open(folder, make_plan()) as store:
-            try:
-                store.mend(store.check())
-            except KeyboardInterrupt:
-                assert step <= 13
-    with TileStore.open(folder, make_plan()) as store:
-        store.mend(store.check())
-        finish(store)
-        assert store.check() == []
-        store.close_job()
     assert files_of(folder) == before

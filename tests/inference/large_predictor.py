@@ -39,12 +39,11 @@ def predict(folder: Path, order: dict[str, Any]) -> list[str]:
     """Do what is missing; what failed."""
     large_plan.CORES, large_plan.CHUNK = (128,), 32
     job, plan = plan_large(wish_of(folder))
-    with runner_of(order) as runner, TileStore.open(job.store, plan) as store:
+    with runner_of(order) as runner, TileStore.open(job.store, plan):
         for step in steps_left(job):
             failures = [done.failure for done in run_step(job, step, runner) if done.failure]
             if failures:
                 return failures
-        store.close_job()
     return []
 
 

@@ -158,15 +158,14 @@ def predict_large(options: LargeOptions, screen: Screen) -> int:
 def _work(job: LargeJob, store: TileStore, options: LargeOptions, runner: Runner, screen: Screen) -> int:
     if options.check:
         _mend(store, screen)
-    if job.instances is not None and store.closed and not options.table.exists():
-        store.forget(store.plan.stages[1].name, [0])  # what the table is made of is gone, and is made again
     if options.one_tile:
         return _try_one(job, store, runner, screen)
-    notes, failed = Counter[str](), list[TileDone]()
+    notes, failed, changed = Counter[str](), list[TileDone](), False
     for step in steps_left(job):
         done = list(_shown(job, step, runner, screen))
         failed = [one for one in done if one.failure]
         notes.update(one.note for one in done)
+        changed = changed or bool(done)
         if failed:
             break
     if notes["flat"]:
@@ -178,13 +177,13 @@ def _work(job: LargeJob, store: TileStore, options: LargeOptions, runner: Runner
         )
     if failed:
         return _say_failures(failed, store, screen)
-    return _finish(job, store, options, screen)
+    return _finish(job, store, options, screen, changed=changed)
 
 
-def _finish(job: LargeJob, store: TileStore, options: LargeOptions, screen: Screen) -> int:
-    """The table, the TIFF, the end of the work."""
+def _finish(job: LargeJob, store: TileStore, options: LargeOptions, screen: Screen, *, changed: bool) -> int:
+    """The table, and the TIFF; `changed`: whether any tile was done."""
     result: dict[str, Any] = {"out": str(options.out), "tiles": len(store.plan.grid), "failed": {}}
-    if job.instances is not None and (not store.closed or not options.table.exists()):
+    if job.instances is not None and (changed or not options.table.exists()):
         task = Bundle.load(job.model).task
         write_table(job, store, options.table, class_name=task.names[task.object_class])
     if job.instances is not None:
@@ -197,7 +196,6 @@ def _finish(job: LargeJob, store: TileStore, options: LargeOptions, screen: Scre
             screen.say(
                 f"seam score: {seam:.3f} (1 is no seam): the network sees the whole image, windows are not exact"
             )
-    store.close_job()
     if options.is_tiff:
         _export(job, store, options, result.get("objects"))
     screen.say(f"labels in {printable(options.out)}")

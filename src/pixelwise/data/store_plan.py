@@ -60,7 +60,7 @@ class StoreLayer:
     fill      what other programs show where no tile is written yet: never 0, which would be a class
     stage     the stage that writes it
     channels  None for one number per pixel
-    work      whether it is needed only until the work is done
+    work      whether it is for later stages alone: hidden, and without smaller sizes
     colours   how its values are shown; for labels of classes
 
     >>> StoreLayer(name="labels/classes", dtype="uint8", fill=0, stage="network")
@@ -101,7 +101,7 @@ class StoreLayer:
 class StoreStage:
     """A step of the work: each tile is done or not; a stage of the `whole` image has one tile, number 0.
 
-    files  names of the small files that it leaves for later stages, of each tile, until the work is done
+    files  names of the small files that it leaves for later stages, of each tile
     level  of the pyramid that it makes: 0 is the full size
     """
 
@@ -188,7 +188,7 @@ class StorePlan:
 
     @property
     def kept(self) -> tuple[StoreLayer, ...]:
-        """The layers that stay when the work is done."""
+        """The layers that are the result."""
         return tuple(layer for layer in self.layers if not layer.work)
 
     @property
@@ -245,19 +245,6 @@ class StorePlan:
             for layer in self.layers
             if stage_of(layer, stage.level) == stage.name
         }
-
-    def leaves_work(self, stage: StoreStage) -> bool:
-        """Whether a stage makes something that is removed when the work is done."""
-        return bool(stage.files) or any(layer.work and layer.stage == stage.name for layer in self.layers)
-
-    def leaves_result(self, stage: StoreStage) -> bool:
-        """Whether a stage makes something that stays."""
-        return stage.level > 0 or any(layer.stage == stage.name for layer in self.kept)
-
-    def needs_work(self, stage: StoreStage) -> bool:
-        """Whether a stage may need what one before it makes and the end of the work removes."""
-        before = self.stages[: self.stages.index(stage)] if stage in self.stages else ()
-        return any(self.leaves_work(earlier) for earlier in before)
 
     def differences(self, other: StorePlan) -> list[str]:
         """What another plan says otherwise, each in a few words: what it is here, and what there.

@@ -1,21 +1,21 @@
 """The store of a large result: written tile by tile by any number of processes, and gone on with after any kill.
 
     OUT.zarr/labels/classes/0   a layer that stays, at full size; 1, 2, ... are its smaller sizes
-    OUT.zarr/.pixelwise         job.json, the markers of finished tiles, and what is needed only until the work is done
+    OUT.zarr/.pixelwise         job.json, the markers of finished tiles, and what stages leave for later ones
 
 One core of the image is one file (shard) of each layer, so no two writers ever meet in a file. The files of a tile come
 first, each complete or absent; its marker comes last and holds their SHA-256. What has no marker does not count: to
 read it is an error, and other programs show the fill value, which is no class.
 
 Damage of a file of one stage makes that tile of that stage undone and nothing else: later stages keep what they made of
-it, since it will be the same bytes again.
+it, since it will be the same bytes again. For this all that a stage needs is kept; who never wants to check or mend a
+result again may remove `.pixelwise`, and the layers stay what they are.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.ome_zarr import store_metadata
-from pixelwise.data.store_plan import PRIVATE, WORK, WORK_FILES, StorePlan, StoreStage, stage_of
+from pixelwise.data.store_plan import PRIVATE, WORK_FILES, StorePlan, StoreStage, stage_of
 from pixelwise.data.tile_markers import Fault, Marker, MarkerFolder, fault_of, measured
 from pixelwise.data.zarr_array import ZarrArray
 from pixelwise.errors import DataError, UsageError, printable
@@ -33,7 +33,6 @@ from pixelwise.files import folder_lock, remove_leftovers, system_refusals, writ
 from pixelwise.tiles import Window
 
 JOB, TILES = f"{PRIVATE}/job.json", f"{PRIVATE}/tiles"
-CLOSED, REOPENING = f"{PRIVATE}/closed.json", f"{PRIVATE}/reopening.json"
 METADATA = "metadata"
 SHOWN = 5
 
@@ -92,10 +91,6 @@ class TileStore:
             else:
                 write_json(folder / JOB, plan.to_dict())
             remove_leftovers(folder)
-            if (folder / REOPENING).exists():
-                store._reopen()
-            if store.closed:
-                store._remove_work()
             store._write_metadata()
             yield store
 
@@ -110,11 +105,6 @@ class TileStore:
             raise DataError(
                 f"{printable(folder / JOB)} cannot be used ({error}); move the folder away and run again"
             ) from error
-
-    @property
-    def closed(self) -> bool:
-        """Whether all is done and what was needed for it is gone."""
-        return (self.folder / CLOSED).exists()
 
     # Tiles
 
@@ -131,8 +121,7 @@ class TileStore:
         planned = self.plan.stage(stage)
         written = {}
         for path, data in self._contents(planned, index, arrays, files or {}):
-            if not (self.closed and _is_work(path)):
-                write_bytes(self.folder / path, data)
+            write_bytes(self.folder / path, data)
             written[path] = measured(data)
         self._markers(planned).put(index, Marker(self.plan.fingerprint, self._region(planned, index), written))
 
@@ -145,7 +134,6 @@ class TileStore:
         array, grid = self.plan.array(planned, level), self.plan.level_grid(level)
         assert window.overlap(Window(0, 0, *grid.shape)) == window, f"{window} is not within {grid.shape}"
         touched = grid.touching(window)
-        self._refuse_removed(array.path)
         self._refuse_unfinished(stage_of(planned, level), touched)
         values = np.empty((*array.shape[:-2], *window.shape), array.dtype)
         for index in touched:
@@ -160,7 +148,6 @@ class TileStore:
         """A small file of a finished tile; raises DataError where it is not there, or is not as it was written."""
         planned = self.plan.stage(stage)
         path = _file_path(self.plan, planned, index, name)
-        self._refuse_removed(path)
         self._refuse_unfinished(stage, [index])
         try:
             data = (self.folder / path).read_bytes()
@@ -173,11 +160,8 @@ class TileStore:
     # Which tiles are done
 
     def finished(self, stage: str) -> set[int]:
-        """The tiles for which a stage is done; when the store is closed, all of a stage that left nothing to stay."""
-        planned = self.plan.stage(stage)
-        if self.closed and not self.plan.leaves_result(planned):
-            return set(range(len(self.plan.tiles(planned))))
-        return self._markers(planned).indices()
+        """The tiles for which a stage is done."""
+        return self._markers(self.plan.stage(stage)).indices()
 
     def missing(self, stage: str) -> list[int]:
         """The tiles for which a stage is still to be done, in their order."""
@@ -185,14 +169,11 @@ class TileStore:
         return [index for index in range(len(self.plan.tiles(self.plan.stage(stage)))) if index not in done]
 
     def forget(self, stage: str, indices: Iterable[int]) -> None:
-        """Take tiles of a stage as not done, so that they, and only they, are done again.
-
-        Where the stage may need what `close_job` removed, the stages that made that are done again for all tiles.
-        """
-        planned = self.plan.stage(stage)
-        if self.closed and self.plan.needs_work(planned):
-            self._reopen()
-        self._unmark(planned, indices)
+        """Take tiles of a stage as not done, so that they, and only they, are done again."""
+        markers = self._markers(self.plan.stage(stage))
+        with system_refusals(markers.folder):
+            for index in indices:
+                markers.remove(index)
 
     # Damage
 
@@ -220,11 +201,7 @@ class TileStore:
             return [Damage(stage, index, path, "unreadable")]
         if (marker.job, marker.region) != (self.plan.fingerprint, self._region(planned, index)):
             return [Damage(stage, index, path, "changed")]
-        faults = {
-            file: fault_of(self.folder / file, *facts)
-            for file, facts in marker.files.items()
-            if not (self.closed and _is_work(file))
-        }
+        faults = {file: fault_of(self.folder / file, *facts) for file, facts in marker.files.items()}
         return [Damage(stage, index, file, fault) for file, fault in faults.items() if fault]
 
     def mend(self, damages: Sequence[Damage]) -> None:
@@ -233,48 +210,6 @@ class TileStore:
             if damage.index is not None:
                 self.forget(damage.stage, [damage.index])
         self._write_metadata()
-
-    # The end of the work
-
-    def close_job(self) -> None:
-        """Remove what was needed only for the work; raises DataError, naming the tiles, where a stage is not done.
-
-        What stays is checked, read and mended as before.
-        """
-        for stage in self.plan.stages:
-            missing = self.missing(stage.name)
-            if missing:
-                raise self._unfinished(stage.name, missing)
-        write_json(self.folder / CLOSED, {})
-        self._remove_work()
-
-    def _reopen(self) -> None:
-        """Take the stages as not done that made what was removed; what the others made stays.
-
-        A kill in between is made good when the store is opened the next time.
-        """
-        write_json(self.folder / REOPENING, {})
-        for stage in self.plan.stages:
-            if self.plan.leaves_work(stage):
-                self._unmark(stage, self._markers(stage).indices())
-        for path in (self.folder / CLOSED, self.folder / REOPENING):
-            with system_refusals(path):
-                path.unlink(missing_ok=True)
-        self._write_metadata()
-
-    def _unmark(self, stage: StoreStage, indices: Iterable[int]) -> None:
-        markers = self._markers(stage)
-        with system_refusals(markers.folder):
-            for index in indices:
-                markers.remove(index)
-
-    def _remove_work(self) -> None:
-        """Idempotent: a kill in between leaves some for the next time."""
-        remove_leftovers(self.folder)
-        gone = [self._markers(stage).folder for stage in self.plan.stages if not self.plan.leaves_result(stage)]
-        for folder in (self.folder / WORK, *gone):
-            with system_refusals(folder), contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(folder)
 
     # Files
 
@@ -312,7 +247,6 @@ class TileStore:
         return {
             path: (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
             for path, value in store_metadata(self.plan).items()
-            if not (self.closed and _is_work(path))
         }
 
     def _write_metadata(self) -> None:
@@ -328,13 +262,6 @@ class TileStore:
         if missing:
             raise self._unfinished(stage, missing)
 
-    def _refuse_removed(self, path: str) -> None:
-        if self.closed and _is_work(path):
-            raise DataError(
-                f"{printable(self.folder / path)} was removed when the work was done; read a layer that stays: "
-                f"{', '.join(layer.name for layer in self.plan.kept)}"
-            )
-
     def _unfinished(self, stage: str, missing: Sequence[int]) -> DataError:
         shown = ", ".join(map(str, missing[:SHOWN]))
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
@@ -348,10 +275,6 @@ class TileStore:
         return DataError(
             f"{printable(self.folder / path)} is damaged ({reason}); find all damage with --check, then run again"
         )
-
-
-def _is_work(path: str) -> bool:
-    return path.startswith(f"{WORK}/")
 
 
 def _file_path(plan: StorePlan, stage: StoreStage, index: int, name: str) -> str:

@@ -218,8 +218,6 @@ def write_table(job: LargeJob, store: TileStore, path: Path, *, class_name: str)
 def damage_of(store: TileStore) -> list[Damage]:
     """What is not as it was written: what the store itself finds, and the parts of the merging."""
     found = store.check()
-    if store.closed:
-        return found
     for stage in store.plan.stages:
         if MERGE_FILE in stage.files:
             damaged = {damage.index for damage in found if damage.stage == stage.name}
