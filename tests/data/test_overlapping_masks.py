@@ -13,6 +13,7 @@ from PIL import Image
 from pixelwise.data.dataset import open_dataset, open_like
 from pixelwise.data.examination import class_shares, examine_folder
 from pixelwise.data.mask_coding import MaskOptions
+from pixelwise.data.masks import Coding
 from pixelwise.data.repair import write_repaired
 from pixelwise.data.repair_plan import plan_repair
 from pixelwise.errors import DataError, UsageError
@@ -95,8 +96,12 @@ def test_channels_are_classes(tmp_path: Path) -> None:
     assert np.array_equal(dataset.read(dataset.samples[0])[1], cell_HW + 2 * nucleus_HW)
     assert dataset.survey.pixels == (60, 10, 0)
     assert [finding.found for finding in dataset.findings] == ["no pixel of class other"]
-    with pytest.raises(UsageError, match="2 classes are named, but each image has 3 masks"):
-        open_dataset(tmp_path, classes=("cell", "nucleus"), masks="overlapping")
+    with pytest.raises(UsageError, match="4 classes are named, but each image has 3 masks"):
+        open_dataset(tmp_path, classes=("a", "b", "c", "d"), masks="overlapping")
+    two = open_dataset(tmp_path, classes=("cell", "nucleus"), masks="overlapping")
+    assert two.survey.pixels == (60, 10)
+    with pytest.raises(DataError, match="values 2, 3 in 5 pixels"):
+        open_dataset(tmp_path, classes=("cell",), masks="overlapping")
 
 
 def test_another_set_is_opened_like_the_first(tmp_path: Path) -> None:
@@ -104,8 +109,10 @@ def test_another_set_is_opened_like_the_first(tmp_path: Path) -> None:
     same = open_like(write_set(tmp_path / "2", as_folders), task=first.task, coding=first.coding)
     for one, other in zip(first.samples, same.samples, strict=True):
         assert np.array_equal(first.read(one)[1], same.read(other)[1])
-    with pytest.raises(DataError, match="one for each class"):
-        open_like(write_set(tmp_path / "3", as_channels), task=first.task, coding=first.coding)
+    four = Task.of(["a", "b", "c", "d"], kind="overlapping")
+    coding = Coding(kind="overlapping", values=(1, 2, 4, 8), void=(255,))
+    with pytest.raises(DataError, match="3 masks: channel 0, channel 1, channel 2; rule: one for each class: a, b, c"):
+        open_like(write_set(tmp_path / "3", as_channels), task=four, coding=coding)
 
 
 def test_a_missing_file_is_named_and_not_taken_for_an_absent_class(tmp_path: Path) -> None:

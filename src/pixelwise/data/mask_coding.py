@@ -226,14 +226,14 @@ def _smoothed_or_else(masks: Sequence[MaskCount], expected: Coding) -> Coding:
 def check_parts(masks: Sequence[MaskCount], task: Task) -> None:
     """Refuse masks of overlapping classes in files or channels that are not those of a model.
 
-    Files have the names of the classes and are in their order already (`class_files`); channels must be as many as the
-    classes. Raises DataError.
+    Files have the names of the classes and are in their order already (`class_files`); there must be a channel for each
+    class, and no pixel in further channels (`check_codes`). Raises DataError.
     """
     for mask in masks:
-        if mask.parts and len(mask.parts) != task.outputs:
+        if mask.parts and len(mask.parts) < task.outputs:
             found = f"{len(mask.parts)} masks: {', '.join(mask.parts)}"
             rule = f"one for each class: {', '.join(task.names)}"
-            raise refusal(mask.path, found=found, rule=rule, fix="add empty masks, or take others out")
+            raise refusal(mask.path, found=found, rule=rule, fix="add empty masks")
 
 
 def _overlapping_coding(masks: Sequence[MaskCount], options: MaskOptions) -> tuple[Coding, Task]:
@@ -248,7 +248,7 @@ def _overlapping_coding(masks: Sequence[MaskCount], options: MaskOptions) -> tup
         raise refusal(others[0].path, found=found, rule="all masks of a folder are alike", fix=fix)
     largest = max(_values(masks) - {void})
     names = options.classes or usual or tuple(f"class {k}" for k in range(max(1, largest.bit_length())))
-    if usual and len(names) != len(usual):
+    if usual and len(names) > len(usual):
         raise UsageError(f"{len(names)} classes are named, but each image has {len(usual)} masks: {', '.join(usual)}")
     if len(names) > MOST_OVERLAPPING:
         found = f"value {largest}" if not usual else f"{len(usual)} files or channels"
