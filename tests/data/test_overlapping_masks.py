@@ -126,6 +126,34 @@ def test_a_missing_file_is_named_and_not_taken_for_an_absent_class(tmp_path: Pat
     assert [error.finding for error in examined.of_severity("error")] == [finding]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("a.png", "b.png", "c_old.png"),  # beside masks that are paired by their names
+        ("a_1.png", "b_1.png", "c_1.png"),  # a number is no word: these may be masks of other images
+        ("a_cell.png", "b_nucleus.png", "c_cell.png"),
+        ("a_cell.png", "b_cell.png", "d_cell.png"),
+    ],
+)
+def test_a_mask_with_an_odd_word_is_not_taken_for_that_of_another_image(names: tuple[str, ...], tmp_path: Path) -> None:
+    write_set(tmp_path, as_sums)
+    for path in (tmp_path / "masks").iterdir():
+        path.unlink()
+    for name in names:
+        save(tmp_path / "masks" / name, np.eye(*SHAPE, dtype=np.uint8))
+    with pytest.raises(DataError, match="a mask without image"):
+        open_dataset(tmp_path)
+
+
+def test_masks_that_all_have_the_same_word_are_paired(tmp_path: Path) -> None:
+    write_set(tmp_path, as_named_files)
+    for path in (tmp_path / "masks").glob("*_nucleus.png"):
+        path.unlink()
+    dataset = open_dataset(tmp_path)
+    assert [sample.masks[0].path.name for sample in dataset.samples] == ["a_cell.png", "b_cell.png", "c_cell.png"]
+    assert dataset.coding.kind == "binary"
+
+
 @pytest.mark.parametrize("write", [as_named_files, as_folders])
 def test_undeclared_files_of_words_are_refused(write: Writer, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"set data\.masks=overlapping for a class per file"):

@@ -116,31 +116,46 @@ def _pair(found: Recognised) -> tuple[dict[Path, list[FoundPicture]], list[Findi
         by_core[image.folder, image_core(image.path.stem)].append(image)
         by_key[image.key].append(image)
     owned: dict[Path, list[FoundPicture]] = defaultdict(list)
-    image_of: dict[Path, FoundPicture] = {image.path: image for image in found.images}
-    problems = []
+    problems, left = [], []
     for mask in found.masks:
         stem, core = mask.path.stem, mask_core(mask.path.stem)
         owners = by_stem.get((mask.folder, stem)) or by_stem.get((mask.folder, core))
-        owners = owners or by_core.get((mask.folder, core)) or by_key.get(mask.folder)
-        owners = owners or _by_beginning(mask, by_stem)
+        owners = owners or by_core.get((mask.folder, core)) or by_key.get(mask.folder) or []
         if len(owners) == 1:
             owned[owners[0].path].append(mask)
-        else:
+        elif owners:
             problems.append(_unclear_owner(mask, owners))
-    for path, masks in owned.items():
-        problems += _unclear_masks(image_of[path], masks)
+        else:
+            left.append(mask)
+    of_words = {} if owned else _by_words(left, by_stem)
+    problems += [_unclear_owner(mask, []) for mask in left if not of_words]
+    owned |= of_words
+    for image in found.images:
+        problems += _unclear_masks(image, owned.get(image.path, []))
     return owned, problems
 
 
-def _by_beginning(
-    mask: FoundPicture, by_stem: Mapping[tuple[tuple[str, ...], str], list[FoundPicture]]
-) -> list[FoundPicture]:
-    """The image whose name with a word behind it is that of the mask (`a_nucleus`), or whose name has a folder for it
-    (`nucleus/a`)."""
-    stem = mask.path.stem
-    places = [(mask.folder, beginning) for beginning in name_beginnings(stem)]
-    places += [(mask.folder[:-1], name) for name in (stem, mask_core(stem)) if mask.folder]
-    return next((by_stem[place] for place in places if place in by_stem), [])
+def _by_words(
+    masks: Sequence[FoundPicture], by_stem: Mapping[tuple[tuple[str, ...], str], list[FoundPicture]]
+) -> dict[Path, list[FoundPicture]]:
+    """The masks of each image where every mask has a word more than its image (`a_nucleus`, or `nucleus/a`).
+
+    Where any of them has not, or the words of the images are not alike, none are paired: one odd name in a folder is
+    that of a mask whose image is missing.
+    """
+    owned: dict[Path, list[FoundPicture]] = defaultdict(list)
+    words: dict[Path, set[str]] = defaultdict(set)
+    for mask in masks:
+        stem = mask.path.stem
+        places = [(mask.folder, beginning) for beginning in name_beginnings(stem)]
+        places += [(mask.folder[:-1], name) for name in (stem, mask_core(stem)) if mask.folder]
+        owners: list[FoundPicture] = next((by_stem[place] for place in places if place in by_stem), [])
+        if len(owners) != 1 or _label(mask, owners[0]).isdecimal():
+            return {}
+        owned[owners[0].path].append(mask)
+        words[owners[0].path].add(_label(mask, owners[0]))
+    usual = max(words.values(), key=len, default=set())
+    return owned if all(some <= usual for some in words.values()) else {}
 
 
 def _label(mask: FoundPicture, image: FoundPicture) -> str:
@@ -167,7 +182,7 @@ def _unclear_masks(image: FoundPicture, masks: list[FoundPicture]) -> list[Findi
     distinct = len(stems) == len(masks) and name not in stems
     words = {_label(mask, image) for mask in masks}
     of_classes = len(words) == len(masks) and not any(word == "" or word.isdecimal() for word in words)
-    if len(masks) == 1 or of_classes or (distinct and all_or_none and len(unnumbered) <= 1):
+    if len(masks) < 2 or of_classes or (distinct and all_or_none and len(unnumbered) <= 1):
         return []
     found = f"{len(masks)} masks: " + ", ".join(printable(mask.path) for mask in masks)
     rule = (
