@@ -9,6 +9,7 @@ from small_stores import STAGES, files_of, finish, make_plan, write_tile
 
 from pixelwise.data.tile_store import Damage, TileStore
 from pixelwise.errors import DataError
+from pixelwise.files import TEMPORARY_PREFIX
 from pixelwise.tiles import Window
 
 NETWORK, JOIN, WRITE = STAGES
@@ -180,4 +181,14 @@ def test_damage_of_a_finished_result_is_mended_alone(folder, path, stage, index)
         assert {name: indices for name, indices in missing.items() if indices} == {stage: [index]}
         finish(store)
         assert store.check() == []
+    assert files_of(folder) == before
+
+
+def test_what_a_killed_worker_leaves_is_removed_at_the_end(folder):
+    with TileStore.open(folder, make_plan()) as store:
+        finish(store)
+        before = files_of(folder)
+        left = folder / "labels/classes/0/c/1" / f"{TEMPORARY_PREFIX}1-2"
+        left.write_bytes(b"half")
+    assert not left.exists()
     assert files_of(folder) == before

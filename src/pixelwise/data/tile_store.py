@@ -93,6 +93,7 @@ class TileStore:
             remove_leftovers(folder)
             store._write_metadata()
             yield store
+            remove_leftovers(folder)  # of workers that were killed meanwhile
 
     @classmethod
     def join(cls, folder: Path) -> TileStore:
