@@ -47,6 +47,18 @@ def tree(folder: str) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
+def test_results_among_the_images_are_no_images(at_work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = ("predict", "model.safetensors", "photos", "-o", "photos/results")
+    assert command(*run) == 3
+    first = tree("photos/results")
+    (at_work / "photos/results/a.png").unlink()
+    assert command(*run) == 3
+    said = capsys.readouterr()
+    assert "in the folder of the results" in said.out
+    assert "3 images are done already" in said.out
+    assert tree("photos/results") == first
+
+
 def test_the_same_command_again_goes_on(at_work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(*RUN, "--json") == 3
     first, files = json.loads(capsys.readouterr().out), tree("out")

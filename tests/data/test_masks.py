@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixelwise.data.layouts import Source
+from pixelwise.data.mask_codes import run_unique
 from pixelwise.data.mask_coding import MaskOptions, infer_coding
 from pixelwise.data.mask_counts import count_mask
-from pixelwise.data.masks import Coding, read_mask, read_objects, run_unique, unknown_codes
+from pixelwise.data.masks import Coding, read_mask, read_objects, unknown_codes
 from pixelwise.data.targets import border_target
 from pixelwise.errors import DataError, PixelwiseError, UsageError
 from pixelwise.task import Task, distinct_colours

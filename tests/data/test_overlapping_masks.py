@@ -131,7 +131,6 @@ def test_a_missing_file_is_named_and_not_taken_for_an_absent_class(tmp_path: Pat
     [
         ("a.png", "b.png", "c_old.png"),  # beside masks that are paired by their names
         ("a_1.png", "b_1.png", "c_1.png"),  # a number is no word: these may be masks of other images
-        ("a_cell.png", "b_nucleus.png", "c_cell.png"),
         ("a_cell.png", "b_cell.png", "d_cell.png"),
     ],
 )
@@ -143,6 +142,52 @@ def test_a_mask_with_an_odd_word_is_not_taken_for_that_of_another_image(names: t
         save(tmp_path / "masks" / name, np.eye(*SHAPE, dtype=np.uint8))
     with pytest.raises(DataError, match="a mask without image"):
         open_dataset(tmp_path)
+
+
+def test_an_odd_word_is_named(tmp_path: Path) -> None:
+    write_set(tmp_path, as_named_files)
+    (tmp_path / "masks" / "b_nucleus.png").rename(tmp_path / "masks" / "b_nuclei.png")
+    for kind in ("auto", "overlapping"):
+        with pytest.raises(DataError) as caught:
+            open_dataset(tmp_path, masks=kind)
+        (finding,) = caught.value.findings
+        assert (finding.file.name, finding.found) == ("b.png", "a mask named nuclei")
+        assert finding.rule.endswith("here cell, nucleus")
+
+
+def test_one_file_of_several_classes_is_not_taken_for_the_first(tmp_path: Path) -> None:
+    write_set(tmp_path, as_named_files)
+    for path in (tmp_path / "masks").glob("*_cell.png"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"0 and 255 alone; .* set data\.masks=binary"):
+        open_dataset(tmp_path, masks="overlapping")
+    task = Task.of(["cell", "nucleus"], kind="overlapping")
+    coding = Coding(kind="overlapping", values=(1, 2), void=(255,))
+    with pytest.raises(DataError, match="files of nucleus for the classes cell, nucleus"):
+        open_dataset(tmp_path, masks="overlapping", classes=task.names)
+    with pytest.raises(DataError, match="files of nucleus for the classes cell, nucleus"):
+        open_like(tmp_path, task=task, coding=coding)
+
+
+def test_a_class_that_is_everywhere_is_doubted(tmp_path: Path) -> None:
+    write_set(tmp_path, as_sums)
+    for path in (tmp_path / "masks").iterdir():
+        save(path, np.array(Image.open(path)) | 4)
+    assert [finding.found for finding in open_dataset(tmp_path, masks="overlapping").findings] == [
+        "class class 2 in every pixel"
+    ]
+    examined = examine_folder(tmp_path, MaskOptions(masks="overlapping"))
+    assert "classes that are everywhere" in {diagnosis.kind for diagnosis in examined.diagnoses}
+
+
+def test_void_is_a_number_that_no_classes_have(tmp_path: Path) -> None:
+    write_set(tmp_path / "sums", as_sums)
+    with pytest.raises(UsageError, match=r"ignore_index=3 is also the number of classes .* 0, or one from 4 on"):
+        open_dataset(tmp_path / "sums", masks="overlapping", ignore_index=3)
+    assert open_dataset(tmp_path / "sums", masks="overlapping", ignore_index=0).survey.void_pixels == 144 - 62
+    write_set(tmp_path / "files", as_named_files)
+    with pytest.raises(UsageError, match="masks with a file or a channel for each class have no void"):
+        open_dataset(tmp_path / "files", masks="overlapping", ignore_index=3)
 
 
 def test_masks_that_all_have_the_same_word_are_paired(tmp_path: Path) -> None:

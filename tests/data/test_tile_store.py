@@ -209,7 +209,7 @@ def test_a_folder_that_is_something_else_is_refused(folder, name):
     folder.mkdir()
     (folder / name).write_text("mine")
     with (
-        pytest.raises(UsageError, match=f"no result of pixelwise: it holds {name}"),
+        pytest.raises(UsageError, match=f"no result of pixelwise, or its .pixelwise was removed: it holds {name}"),
         TileStore.open(folder, make_plan()),
     ):
         pass

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,22 @@ from pixelwise.cli.tiling import warn_of_disk
 from pixelwise.config import RuntimeConfig
 from pixelwise.data.label_tiff import write_label_tiff
 from pixelwise.data.large_images import open_large
-from pixelwise.data.store_plan import StorePlan
+from pixelwise.data.store_plan import PRIVATE, StorePlan
 from pixelwise.data.stored import LARGEST_IMAGE, MOST_VALUES
 from pixelwise.data.tile_store import TileStore
-from pixelwise.errors import EXIT_DONE, EXIT_SOME_FAILED, PixelwiseError, UsageError, printable
+from pixelwise.errors import EXIT_DONE, EXIT_SOME_FAILED, DataError, PixelwiseError, UsageError, printable
+from pixelwise.files import folder_lock
 from pixelwise.inference.cluster import runner_of, threads_of_worker
 from pixelwise.inference.large import (
     Step,
     TileDone,
+    check_source,
     count_objects,
     damage_of,
     run_step,
     seam_of,
     steps_left,
+    table_is_whole,
     write_table,
 )
 from pixelwise.inference.large_estimate import estimate_large
@@ -144,8 +147,12 @@ def predict_large(options: LargeOptions, screen: Screen) -> int:
         with open_job(job) as image:
             screen.say(f"image: {image.describe()}")
         screen.say(_windows_text(job, plan), f"result: {_tiles_text(plan)} in {printable(options.out)}")
-        if job.store.exists() and options.is_tiff and options.replace:
-            plan = _without_leftovers(job, plan, wish)
+        if options.is_tiff and options.replace and _is_of_other_job(job, plan):
+            job, plan = plan_large(replace(wish, store=_aside(wish.store)))
+            job = replace(job, store=wish.store.resolve())
+            if not options.dry_run:
+                with folder_lock(job.store / PRIVATE):
+                    _remove(job.store)
         if options.dry_run:
             return _say_estimate(job, plan, options, screen)
         with (
@@ -166,6 +173,8 @@ def _work(job: LargeJob, store: TileStore, options: LargeOptions, runner: Runner
         failed = [one for one in done if one.failure]
         notes.update(one.note for one in done)
         changed = changed or bool(done)
+        if step.stage == NETWORK and done:
+            check_source(job, store)
         if failed:
             break
     if notes["flat"]:
@@ -176,14 +185,16 @@ def _work(job: LargeJob, store: TileStore, options: LargeOptions, runner: Runner
             f"memory was lacking: {counted(notes['small'], 'tile')} seen in smaller windows; the result is the same"
         )
     if failed:
-        return _say_failures(failed, store, screen)
+        return _say_failures(failed, store, options.out, screen)
     return _finish(job, store, options, screen, changed=changed)
 
 
 def _finish(job: LargeJob, store: TileStore, options: LargeOptions, screen: Screen, *, changed: bool) -> int:
     """The table, and the TIFF; `changed`: whether any tile was done."""
     result: dict[str, Any] = {"out": str(options.out), "tiles": len(store.plan.grid), "failed": {}}
-    if job.instances is not None and (changed or not options.table.exists()):
+    if job.instances is not None and (changed or not table_is_whole(store, options.table, every_byte=options.check)):
+        if not changed and options.table.exists():
+            screen.say(f"{printable(options.table)} is not as it was written; it is written again")
         task = Bundle.load(job.model).task
         write_table(job, store, options.table, class_name=task.names[task.object_class])
     if job.instances is not None:
@@ -210,7 +221,7 @@ def _export(job: LargeJob, store: TileStore, options: LargeOptions, objects: int
     write_label_tiff(options.out, store, CLASSES, tags=tags)
     if job.instances is not None:
         write_label_tiff(options.objects_tiff, store, OBJECTS, largest=objects, tags=tags)
-    shutil.rmtree(store.folder)
+    _remove(store.folder)
 
 
 def _shown(job: LargeJob, step: Step, runner: Runner, screen: Screen) -> Iterator[TileDone]:
@@ -230,7 +241,7 @@ def _try_one(job: LargeJob, store: TileStore, runner: Runner, screen: Screen) ->
     began = time.monotonic()
     (done,) = run_step(job, Step(stage=NETWORK, missing=(middle,), tiles=len(grid)), runner)
     if done.failure:
-        return _say_failures([done], store, screen)
+        return _say_failures([done], store, store.folder, screen)
     took = time.monotonic() - began
     screen.say(
         f"tile {middle}, {_place(middle, grid)}, took {took:.1f} seconds; {counted(len(grid), 'tile')} would take "
@@ -249,22 +260,24 @@ def _mend(store: TileStore, screen: Screen) -> None:
     store.mend(damages)
 
 
-def _say_failures(failed: list[TileDone], store: TileStore, screen: Screen) -> int:
+def _say_failures(failed: list[TileDone], store: TileStore, out: Path, screen: Screen) -> int:
     plan = store.plan
     for one in failed:
         grid = plan.tiles(plan.stage(one.stage))
         screen.warn(f"tile {one.index} ({_place(one.index, grid)}) failed in the stage {one.stage}: {one.failure}")
     screen.say(
-        f"{counted(len(failed), 'tile')} failed, all others are done; run the same command again to go on with these"
+        f"{counted(len(failed), 'tile')} failed, all others are done; run the same command again to go on with these, "
+        "or give a mended image another --out"
     )
-    screen.result({"out": str(store.folder), "failed": {str(one.index): one.failure for one in failed}})
+    screen.result({"out": str(out), "failed": {str(one.index): one.failure for one in failed}})
     return EXIT_SOME_FAILED
 
 
 def _say_estimate(job: LargeJob, plan: StorePlan, options: LargeOptions, screen: Screen) -> int:
-    if job.store.exists():
-        with TileStore.open(job.store, plan):
-            screen.say("some of it may be done already")
+    store = None if options.replace and _is_of_other_job(job, plan) else TileStore.look(job.store, plan)
+    if store is not None:
+        done, tiles = len(store.finished(NETWORK)), len(plan.grid)
+        screen.say(f"{NETWORK}: {done} of {counted(tiles, 'tile')} are done already, and not left out of what follows")
     estimate = estimate_large(job, plan, workers=max(1, options.workers))
     screen.say(f"would write: {printable(options.out)}", *estimate.describe())
     warn_of_disk(job.store.parent, estimate.disk, screen)
@@ -279,8 +292,10 @@ def _check(options: LargeOptions) -> None:
     for path in [options.table, *([options.out, options.objects_tiff] if options.is_tiff else [])]:
         if path.exists() and not (options.store.exists() or options.replace or options.dry_run):
             raise UsageError(f"{printable(path)} is there already; choose another --out, or replace it with --replace")
-    if options.out.resolve() == options.image.resolve():
-        raise UsageError(f"{printable(options.out)} is the image itself; choose another --out")
+    for path in (options.out, options.table, options.objects_tiff):
+        if path.resolve() in (options.image.resolve(), options.model.resolve()):
+            what = "image" if path.resolve() == options.image.resolve() else "model"
+            raise UsageError(f"{printable(path)} is the {what} itself; choose another --out")
     if options.store.exists() and options.replace and not options.is_tiff:
         raise UsageError(
             f"{printable(options.store)} is there already, and a Zarr is not replaced; remove it, or choose another "
@@ -288,12 +303,24 @@ def _check(options: LargeOptions) -> None:
         )
 
 
-def _without_leftovers(job: LargeJob, plan: StorePlan, wish: Wish) -> StorePlan:
-    """Where tiles of another job lie beside a TIFF that is to be replaced, they go as well."""
-    if TileStore.join(job.store).plan == plan:
-        return plan
-    shutil.rmtree(job.store)
-    return plan_large(wish)[1]
+def _is_of_other_job(job: LargeJob, plan: StorePlan) -> bool:
+    """Whether tiles of another job lie beside a TIFF that is to be replaced: they go as well."""
+    try:
+        return job.store.exists() and TileStore.join(job.store).plan != plan
+    except DataError:
+        return True
+
+
+def _remove(store: Path) -> None:
+    """Remove a store, which is whole or not there at any time; what a kill left of that is removed the next time."""
+    aside = _aside(store)
+    shutil.rmtree(aside, ignore_errors=True)
+    store.rename(aside)
+    shutil.rmtree(aside)
+
+
+def _aside(store: Path) -> Path:
+    return store.with_name(f"{store.name}.removed")
 
 
 def _windows_text(job: LargeJob, plan: StorePlan) -> str:

@@ -16,6 +16,7 @@ from pixelwise.errors import EXIT_DONE, EXIT_SOME_FAILED, UsageError, printable
 
 if TYPE_CHECKING:
     from pixelwise.cli.large import LargeOptions
+    from pixelwise.data.layouts import Folder, Sample
     from pixelwise.inference.folder import Done
     from pixelwise.runtime import Runtime
 
@@ -117,8 +118,8 @@ def _predict_folder(options: PredictOptions, model: Path, screen: Screen) -> int
     # The model and the images.
     bundle = Bundle.load(model)
     elsewhere = bool(options.scheduler)  # workers elsewhere have other working folders
-    found = find_images(options.images.absolute() if elsewhere else options.images)
     folder = options.folder(model).absolute() if elsewhere else options.folder(model)
+    found = _without_results(find_images(options.images.absolute() if elsewhere else options.images), folder)
     runtime = prepare(RuntimeConfig(device=options.device))
     screen.say(f"{counted(len(found.samples), 'image')} · {runtime.describe()}")
     reasons = Counter(reason for _, reason in found.skipped)
@@ -144,6 +145,18 @@ def _predict_folder(options: PredictOptions, model: Path, screen: Screen) -> int
         show_prediction(left, predictor, folder=folder, bytes_per_pixel=size, screen=screen)
         return EXIT_DONE
     return _report(write_masks(task, predictor, screen), folder, screen)
+
+
+def _without_results(found: Folder, folder: Path) -> Folder:
+    """The images without those in the folder of the results, where that lies among them."""
+    results, images = folder.resolve(), found.path.resolve()
+    if results == images or not results.is_relative_to(images):
+        return found
+    parts: dict[bool, list[Sample]] = {True: [], False: []}
+    for sample in found.samples:
+        parts[sample.image.path.resolve().is_relative_to(results)].append(sample)
+    skipped = ((sample.image.path, "in the folder of the results") for sample in parts[True])
+    return replace(found, samples=tuple(parts[False]), skipped=(*found.skipped, *skipped))
 
 
 def _memory(options: PredictOptions, runtime: Runtime) -> int | None:

@@ -28,9 +28,9 @@ from pixelwise.data.folder_words import Split
 from pixelwise.data.images import read_header, read_image
 from pixelwise.data.layouts import Sample, Source
 from pixelwise.data.likeness import perceptual_hash
+from pixelwise.data.mask_codes import run_unique
 from pixelwise.data.mask_counts import MaskCount
 from pixelwise.data.mask_values import MaskValues, read_values, solid_pixels
-from pixelwise.data.masks import run_unique
 from pixelwise.data.stored import ImageHeader
 from pixelwise.data.turns import turn_scores
 from pixelwise.errors import Finding, ImageFileError

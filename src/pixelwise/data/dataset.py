@@ -19,13 +19,13 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.class_files import in_class_order
 from pixelwise.data.doctor import Evidence, examine, gather
 from pixelwise.data.images import read_header, read_image
 from pixelwise.data.layouts import Folder, Sample, find_samples
-from pixelwise.data.mask_coding import MaskOptions, check_codes, check_parts, check_same_meaning, infer_coding
+from pixelwise.data.mask_coding import MaskOptions, check_codes, check_same_meaning, infer_coding
 from pixelwise.data.mask_counts import MaskCount, count_mask
 from pixelwise.data.masks import Coding, MaskKind, class_pixels, read_mask, read_objects
+from pixelwise.data.overlapping_masks import check_parts, in_class_order
 from pixelwise.data.stored import ImageHeader
 from pixelwise.data.survey import Survey, make_survey
 from pixelwise.data.targets import BorderPlace, TargetForm

@@ -135,12 +135,34 @@ def check_absent_classes(pairs: Sequence[Evidence], task: Task) -> list[Finding]
     ]
 
 
+def check_full_classes(pairs: Sequence[Evidence], task: Task) -> list[Finding]:
+    """An overlapping class that is in every pixel is often an alpha channel; one warning per class."""
+    if task.kind != "overlapping" or not pairs:
+        return []
+    total: Counter[int] = Counter()
+    for pair in pairs:
+        total.update(pair.classes)
+    counted = sum(pair.mask.height * pair.mask.width for pair in pairs) - total[-1]
+    return [
+        Finding(
+            file=pairs[0].mask.path.parent,
+            found=f"class {name} in every pixel",
+            rule="a class is learned from where it is and where it is not",
+            fix="leave it out; if it is an alpha channel, save the masks without it",
+            severity="warning",
+        )
+        for index, name in enumerate(task.names)
+        if 0 < counted == total[index]
+    ]
+
+
 CHECKS: dict[str, Callable[[Sequence[Evidence], Task], list[Finding]]] = {
     "sizes": check_sizes,
     "channels": check_channels,
     "types": check_dtypes,
     "single class": check_single_class,
     "absent classes": check_absent_classes,
+    "full classes": check_full_classes,
 }
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pixelwise.data.checkup import MaskRecord, Record, read_records
-from pixelwise.data.class_files import in_class_order
 from pixelwise.data.doctor import CHECKS, Diagnosis
 from pixelwise.data.image_findings import IMAGE_CHECKS
 from pixelwise.data.layouts import Folder, Sample, find_tolerantly
@@ -21,6 +20,7 @@ from pixelwise.data.mask_findings import MASK_CHECKS, Case, class_counts, record
 from pixelwise.data.mask_meaning import Meaning, declarations, summary_finding, understand
 from pixelwise.data.mask_places import MaskPlace, find_places
 from pixelwise.data.masks import MaskKind
+from pixelwise.data.overlapping_masks import in_class_order
 from pixelwise.data.set_findings import SET_CHECKS, Member, SetFacts
 from pixelwise.errors import DataError, Finding
 from pixelwise.task import Task
@@ -31,6 +31,7 @@ SHARED_CHECKS = {
     "types": "several types of image",
     "single class": "masks of one class",
     "absent classes": "absent classes",
+    "full classes": "classes that are everywhere",
 }
 SKIPPED_WARNINGS = ("not a regular file", "folder")
 Watch = Callable[[Iterable[Record], int], Iterable[Record]]

@@ -83,9 +83,11 @@ def class_word(stem: str, image_stem: str, folder: str = "") -> str:
     ('nucleus', 'nucleus', '2')
     >>> class_word("nucleus", "img1"), class_word("img1_mask", "img1"), class_word("train-labels", "train-volume")
     ('nucleus', '', '')
+    >>> class_word("nucleus", "n")
+    'nucleus'
     """
-    known = next((name for name in (image_stem, image_core(image_stem)) if stem.startswith(name)), "")
-    rest = stem.removeprefix(known).strip("-_. ")
+    ends = (stem.removeprefix(name) for name in (image_stem, image_core(image_stem)) if stem.startswith(name))
+    rest = next((end for end in ends if not end or end[0] in "-_. "), stem).strip("-_. ")
     return folder if not rest or re.fullmatch(rf"(?i){MASK_WORD}", rest) else mask_core(rest)
 
 

@@ -11,7 +11,7 @@ Whatever does not fit is reported with the names of all files concerned; no imag
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -128,7 +128,7 @@ def _pair(found: Recognised) -> tuple[dict[Path, list[FoundPicture]], list[Findi
         else:
             left.append(mask)
     of_words = {} if owned else _by_words(left, by_stem)
-    problems += [_unclear_owner(mask, []) for mask in left if not of_words]
+    problems += [_unclear_owner(mask, []) for mask in left] if not of_words else _odd_words(found.images, of_words)
     owned |= of_words
     for image in found.images:
         problems += _unclear_masks(image, owned.get(image.path, []))
@@ -140,11 +140,10 @@ def _by_words(
 ) -> dict[Path, list[FoundPicture]]:
     """The masks of each image where every mask has a word more than its image (`a_nucleus`, or `nucleus/a`).
 
-    Where any of them has not, or the words of the images are not alike, none are paired: one odd name in a folder is
-    that of a mask whose image is missing.
+    Where any of them has not, or is no word but a number, none are paired: one odd name in a folder is that of a mask
+    whose image is missing.
     """
     owned: dict[Path, list[FoundPicture]] = defaultdict(list)
-    words: dict[Path, set[str]] = defaultdict(set)
     for mask in masks:
         stem = mask.path.stem
         places = [(mask.folder, beginning) for beginning in name_beginnings(stem)]
@@ -153,9 +152,20 @@ def _by_words(
         if len(owners) != 1 or _label(mask, owners[0]).isdecimal():
             return {}
         owned[owners[0].path].append(mask)
-        words[owners[0].path].add(_label(mask, owners[0]))
-    usual = max(words.values(), key=len, default=set())
-    return owned if all(some <= usual for some in words.values()) else {}
+    return owned
+
+
+def _odd_words(images: Sequence[FoundPicture], owned: Mapping[Path, list[FoundPicture]]) -> list[Finding]:
+    """A finding for each image whose masks have words that those of most images have not."""
+    words = {image.path: frozenset(_label(mask, image) for mask in owned.get(image.path, ())) for image in images}
+    usual = Counter(some for some in words.values() if some).most_common(1)[0][0]
+    rule = f"the masks of all images have the same words, here {', '.join(map(printable, sorted(usual)))}"
+    fix = "rename the mask, or remove it; should it be of another image, add that"
+    return [
+        Finding(file=path, found=f"a mask named {printable(word)}", rule=rule, fix=fix)
+        for path, some in words.items()
+        for word in sorted(some - usual)
+    ]
 
 
 def _label(mask: FoundPicture, image: FoundPicture) -> str:

@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Literal
 
 from pixelwise.data.known_classes import KNOWN_CLASSES, KnownClasses
+from pixelwise.data.mask_codes import WHITE
 from pixelwise.data.mask_counts import MaskCount, count_in_colours
-from pixelwise.data.masks import WHITE, Coding, MaskKind, code_text, coding_text, unknown_codes
+from pixelwise.data.masks import Coding, MaskKind, code_text, coding_text, unknown_codes
+from pixelwise.data.overlapping_masks import overlapping_coding
 from pixelwise.data.stored import refusal
 from pixelwise.data.targets import BorderPlace, TargetForm
 from pixelwise.errors import DataError, Finding, UsageError
-from pixelwise.task import MOST_OVERLAPPING, VOID, Colour, Task, distinct_colours
+from pixelwise.task import VOID, Colour, Task, distinct_colours
 
 TWO_CLASSES = ("background", "foreground")
 BORDER = "border"
@@ -81,7 +83,10 @@ def infer_coding(masks: Sequence[MaskCount], options: MaskOptions) -> tuple[Codi
     if options.border:
         return _border_coding(masks, options)
     if options.masks == "overlapping":
-        return _overlapping_coding(masks, options)
+        coding, task = overlapping_coding(masks, options.classes, options.ignore_index)
+        check_same_meaning(masks, coding)
+        check_codes(masks, coding)
+        return coding, task
     known = None if options.classes else KNOWN_CLASSES.get(options.layout)
     if options.masks == "colours" or any(mask.colours for mask in masks):
         return _colour_coding([count_in_colours(mask) for mask in masks], options, known)
@@ -220,54 +225,14 @@ def _smoothed_or_else(masks: Sequence[MaskCount], expected: Coding) -> Coding:
     return Coding(kind="binary", values=(0, 255)) if smoothed and len(_values(masks)) > 8 else expected
 
 
-# Overlapping classes
-
-
-def check_parts(masks: Sequence[MaskCount], task: Task) -> None:
-    """Refuse masks of overlapping classes in files or channels that are not those of a model.
-
-    Files have the names of the classes and are in their order already (`class_files`); there must be a channel for each
-    class, and no pixel in further channels (`check_codes`). Raises DataError.
-    """
-    for mask in masks:
-        if mask.parts and len(mask.parts) < task.outputs:
-            found = f"{len(mask.parts)} masks: {', '.join(mask.parts)}"
-            rule = f"one for each class: {', '.join(task.names)}"
-            raise refusal(mask.path, found=found, rule=rule, fix="add empty masks")
-
-
-def _overlapping_coding(masks: Sequence[MaskCount], options: MaskOptions) -> tuple[Coding, Task]:
-    """A bit for each class: of the names that are given, else of the files or channels, else of the largest number."""
-    void = _first(options.ignore_index, VOID)
-    usual = Counter(mask.parts for mask in masks).most_common(1)[0][0]
-    others = [mask for mask in masks if mask.parts != usual]
-    if others:
-        own, common = (", ".join(parts) or "numbers" for parts in (others[0].parts, usual))
-        found = f"classes in {own} where others have them in {common}"
-        fix = "save all masks in one way: numbers, channels or files"
-        raise refusal(others[0].path, found=found, rule="all masks of a folder are alike", fix=fix)
-    largest = max(_values(masks) - {void})
-    names = options.classes or usual or tuple(f"class {k}" for k in range(max(1, largest.bit_length())))
-    if usual and len(names) > len(usual):
-        raise UsageError(f"{len(names)} classes are named, but each image has {len(usual)} masks: {', '.join(usual)}")
-    if len(names) > MOST_OVERLAPPING:
-        found = f"value {largest}" if not usual else f"{len(usual)} files or channels"
-        rule = f"a number is the sum of 1, 2, 4 ... over its classes, at most {MOST_OVERLAPPING}"
-        fix = "set data.masks=index for classes that exclude one another, or leave classes out"
-        raise refusal(masks[0].path, found=found, rule=rule, fix=fix)
-    coding = Coding(kind="overlapping", values=tuple(2**k for k in range(len(names))), void=(void,))
-    check_codes(masks, coding)
-    return coding, Task.of(names, kind="overlapping")
-
-
 # Objects and their borders
 
 
 def check_same_meaning(masks: Sequence[MaskCount], coding: Coding) -> None:
     """Refuse masks that a model's coding reads without an error, and yet not as they are meant.
 
-    Masks of 0 and 255 alone say foreground with 255: no void, where the model numbers its classes, and no single
-    object, where it tells objects apart.
+    Masks of 0 and 255 alone say foreground with 255: no void, where the model numbers its classes or adds them up, and
+    no single object, where it tells objects apart.
     """
     if _values(masks) != {0, VOID} or any(mask.objects for mask in masks):
         return
@@ -275,6 +240,10 @@ def check_same_meaning(masks: Sequence[MaskCount], coding: Coding) -> None:
     if coding.kind == "index" and VOID in coding.void_codes():
         fix = "save the foreground of these masks as its class number"
         raise refusal(masks[0].path, found=found, rule=f"{coding_text(coding)}, {where}", fix=fix)
+    if coding.kind == "overlapping" and VOID in coding.void_codes():
+        rule = f"{coding_text(coding)}; a file or a channel for each class may have 0 and 255"
+        fix = "give the masks of all classes, or set data.masks=binary where there is one class"
+        raise refusal(masks[0].path, found=found, rule=rule, fix=fix)
     if coding.kind == "instances":
         rule = f"a number, a colour or a file for each object, {where}"
         raise refusal(masks[0].path, found=found, rule=rule, fix="number the objects, or evaluate a model of classes")

@@ -14,8 +14,8 @@ import numpy as np
 
 from pixelwise.data.images import read_stored
 from pixelwise.data.layouts import Source
+from pixelwise.data.mask_codes import Codes, codes_of, files_kind, parts_of, read_codes, run_unique
 from pixelwise.data.mask_values import in_colours, is_coloured
-from pixelwise.data.masks import Codes, codes_of, files_kind, parts_of, read_codes, run_unique
 from pixelwise.data.stored import refusal
 from pixelwise.task import Colour
 

@@ -17,9 +17,10 @@ from pixelwise.data.checkup import MaskRecord, Record
 from pixelwise.data.doctor import Diagnosis, Evidence, check_sizes, same_for
 from pixelwise.data.file_form import LOSSY
 from pixelwise.data.image_findings import kind_of_refusal
+from pixelwise.data.mask_codes import Codes
 from pixelwise.data.mask_meaning import Meaning
 from pixelwise.data.mask_places import MaskPlace, is_swap
-from pixelwise.data.masks import Codes, code_text, unknown_codes
+from pixelwise.data.masks import code_text, unknown_codes
 from pixelwise.data.survey import mapping_text
 from pixelwise.data.turns import UPRIGHT
 from pixelwise.errors import Finding, printable

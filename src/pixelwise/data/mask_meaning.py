@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixelwise.data.checkup import MaskRecord
+from pixelwise.data.mask_codes import Codes
 from pixelwise.data.mask_coding import TWO_CLASSES, MaskOptions, infer_coding
 from pixelwise.data.mask_counts import MaskCount
 from pixelwise.data.mask_values import in_colours
-from pixelwise.data.masks import KINDS, Codes, Coding, MaskKind
+from pixelwise.data.masks import KINDS, Coding, MaskKind
 from pixelwise.errors import DataError, Finding, UsageError
 from pixelwise.task import VOID, Colour, Task
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pixelwise.data.file_form import LOSSY, FileForm, read_alpha, read_form
 from pixelwise.data.images import read_stored
 from pixelwise.data.layouts import Source
-from pixelwise.data.masks import GREY, Codes, codes_of, files_kind, parts_of, read_codes
+from pixelwise.data.mask_codes import GREY, Codes, codes_of, files_kind, parts_of, read_codes
 from pixelwise.data.stored import Stored, refusal
 from pixelwise.errors import Finding, ImageFileError
 from pixelwise.task import Colour

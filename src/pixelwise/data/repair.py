@@ -31,9 +31,10 @@ from pixelwise.data.checkup import Record
 from pixelwise.data.dataset import Dataset, open_dataset
 from pixelwise.data.file_form import read_cmyk
 from pixelwise.data.images import read_image
+from pixelwise.data.mask_codes import run_unique
 from pixelwise.data.mask_meaning import Meaning
 from pixelwise.data.mask_values import read_values
-from pixelwise.data.masks import read_objects, run_unique
+from pixelwise.data.masks import read_objects
 from pixelwise.data.pictures import write_instances, write_mask, write_picture
 from pixelwise.data.repair_log import write_log
 from pixelwise.data.repair_plan import Entry, RepairPlan, image_suffix, is_saved_again

@@ -88,9 +88,10 @@ class MarkerFolder:
         return set(self._indices())
 
     def _indices(self) -> Iterator[int]:
+        columns = self.grid.columns
         for row in range(self.grid.rows) if self.folder.is_dir() else ():
             with contextlib.suppress(FileNotFoundError), os.scandir(self.folder / str(row)) as entries:
-                yield from (row * self.grid.columns + column for entry in entries if (column := _column(entry)) >= 0)
+                yield from (row * columns + column for entry in entries if 0 <= (column := _column(entry)) < columns)
 
 
 def _column(entry: os.DirEntry[str]) -> int:

@@ -89,20 +89,37 @@ class TileStore:
             if (folder / JOB).is_file():
                 _refuse_other_job(cls.join(folder), plan)
             else:
-                write_json(folder / JOB, plan.to_dict())
+                write_json(folder / JOB, {"plan": plan.to_dict(), "hash": plan.fingerprint})
             remove_leftovers(folder)
             store._write_metadata()
             yield store
             remove_leftovers(folder)  # of workers that were killed meanwhile
 
     @classmethod
+    def look(cls, folder: Path, plan: StorePlan) -> TileStore | None:
+        """The store of that plan as it is now, without holding it; None where nothing is. Raises what `open` would."""
+        _refuse_foreign(folder)
+        if not (folder / JOB).is_file():
+            return None
+        store = cls.join(folder)
+        _refuse_other_job(store, plan)
+        return store
+
+    @classmethod
     def join(cls, folder: Path) -> TileStore:
         """The store that is in a folder; raises DataError where there is none, or its plan is damaged."""
         try:
-            return cls(folder, StorePlan.from_dict(json.loads((folder / JOB).read_text("utf-8"))))
+            kept = json.loads((folder / JOB).read_text("utf-8"))
+            plan = StorePlan.from_dict(kept["plan"])
+            if plan.fingerprint != kept["hash"]:
+                raise ValueError("it was changed")
+            return cls(folder, plan)
         except FileNotFoundError as error:
-            raise DataError(f"{printable(folder)} is no result of pixelwise: it has no {JOB}") from error
-        except (OSError, ValueError, TypeError) as error:
+            raise DataError(
+                f"{printable(folder)} is no result of pixelwise, or its {PRIVATE} was removed: it has no {JOB}; "
+                "move it away to begin again"
+            ) from error
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(
                 f"{printable(folder / JOB)} cannot be used ({error}); move the folder away and run again"
             ) from error
@@ -289,8 +306,8 @@ def _refuse_foreign(folder: Path) -> None:
         others = [path.name for path in folder.iterdir() if path.name != PRIVATE] if folder.exists() else []
     if others and not (folder / JOB).is_file():
         raise UsageError(
-            f"{printable(folder)} is there already and is no result of pixelwise: it holds {printable(others[0])} "
-            f"and no {JOB}; choose another name for the result"
+            f"{printable(folder)} is there already and is no result of pixelwise, or its {PRIVATE} was removed: it "
+            f"holds {printable(others[0])} and no {JOB}; choose another name for the result, or move it away"
         )
 
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pixelwise.data.masks import Codes
+from pixelwise.data.mask_codes import Codes
 from pixelwise.data.stored import upright
 
 SIDE = 128

@@ -13,6 +13,7 @@ H rows, W columns, K outputs.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -27,8 +28,10 @@ from numpy.typing import NDArray
 from pixelwise.bundle import Bundle
 from pixelwise.data.large_source import LargeImage
 from pixelwise.data.pyramid import halve_tile
-from pixelwise.data.store_plan import stage_of
+from pixelwise.data.store_plan import PRIVATE, stage_of
 from pixelwise.data.tile_store import Damage, TileStore
+from pixelwise.errors import DataError, printable
+from pixelwise.files import file_hash, write_json
 from pixelwise.inference.cores import fill_unmeasured, scores_of_part, tiles_within
 from pixelwise.inference.large_plan import CLASSES, EVIDENCE, MERGE_FILE, NETWORK, SCORES, LargeJob, merge_of, open_job
 from pixelwise.inference.merge import Stage, stages_of
@@ -45,6 +48,7 @@ from pixelwise.tiles import TileGrid, Window
 
 Note = Literal["", "flat", "small"]
 """flat: taken as the first class, without the network; small: seen in smaller windows, as memory was lacking"""
+TABLE = f"{PRIVATE}/table.json"
 FLAT_STEP = 16
 NEAR = 64
 FLAT_SHARE = 0.02
@@ -212,7 +216,30 @@ def _merge_stages(job: LargeJob) -> dict[str, Stage]:
 def write_table(job: LargeJob, store: TileStore, path: Path, *, class_name: str) -> int:
     """Write the table of the objects as CSV (see regions.py) before the store is closed; returns their number."""
     merge = merge_of(job, StoreOfMerge(store, "", 0), grid=store.plan.grid)
-    return write_regions(path, merge, class_name=class_name)
+    objects = write_regions(path, merge, class_name=class_name)
+    facts = {"name": path.name, "size": path.stat().st_size, "hash": file_hash(path)}
+    write_json(store.folder / TABLE, facts)
+    return objects
+
+
+def table_is_whole(store: TileStore, path: Path, *, every_byte: bool) -> bool:
+    """Whether the table is there as `write_table` wrote it, by its size or, on request, by every byte."""
+    try:
+        kept = json.loads((store.folder / TABLE).read_text("utf-8"))
+        same = path.is_file() and (kept["name"], kept["size"]) == (path.name, path.stat().st_size)
+        return same and (not every_byte or kept["hash"] == file_hash(path))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def check_source(job: LargeJob, store: TileStore) -> None:
+    """Raise DataError where the image is another one than when the job was planned: some tiles may be of either."""
+    with open_job(job) as image:
+        if image.identity != store.plan.job["source"]:
+            raise DataError(
+                f"{printable(job.source)} was changed while it was predicted, and tiles of both may be in "
+                f"{printable(job.store)}; remove that, and run again"
+            )
 
 
 def damage_of(store: TileStore) -> list[Damage]:
