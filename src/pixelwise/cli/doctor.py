@@ -100,7 +100,7 @@ def say_summary(examination: Examination, screen: Screen) -> None:
         *shares, void = class_shares(records, meaning.task)
         each = [f"{name} {100 * share:.3g} %" for name, share in zip(meaning.task.names, shares, strict=True)]
         nowhere = f"; void {100 * void:.3g} %" if void else ""
-        screen.say(f"{len(each)} classes: {', '.join(each)}{nowhere}")
+        screen.say(f"{len(each)} class{'es' * (len(each) > 1)}: {', '.join(each)}{nowhere}")
 
 
 def say_diagnoses(examination: Examination, screen: Screen) -> None:

@@ -129,7 +129,7 @@ def _channels(pixels_HWC: NDArray[Any], path: Path) -> Iterator[NDArray[np.bool_
         found = f"{pixels_HWC.shape[2]} channels that are all the same"
         fix = "save numbers in one channel, or each class in a channel of its own"
         raise refusal(path, found=found, rule="a channel per class, or one channel of numbers", fix=fix)
-    return (_two_values(pixels_HWC[..., channel], path) for channel in range(pixels_HWC.shape[2]))
+    return (_two_values(_whole(pixels_HWC[..., channel], path), path) for channel in range(pixels_HWC.shape[2]))
 
 
 def _colour_codes(pixels_HWC: NDArray[Any], path: Path, kind: str) -> Codes:
