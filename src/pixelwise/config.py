@@ -57,8 +57,7 @@ class DataConfig(Section):
     ignore_index: int | None = None
     """mask value that counts nowhere; empty: found (11 for CamVid, else 255 where it occurs)"""
     masks: Literal["auto", "index", "binary", "colours", "instances", "overlapping"] = "auto"
-    """what the values in the masks are; auto: found by reading all of them. overlapping: sums of 1, 2, 4 ... over the
-    classes that are there, or a channel or a file for each"""
+    """what the values in the masks are; auto: found by reading all of them, but never that classes overlap"""
     target: Literal["classes", "borders"] = "classes"
     """borders: masks of single objects are learned as inside and border, so that touching objects can be told apart"""
     border: int = Field(2, ge=1, le=50)
