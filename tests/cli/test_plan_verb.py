@@ -50,7 +50,7 @@ def test_a_plan_says_what_why_and_how_much(place: Path, capsys: pytest.CaptureFi
     shown = capsys.readouterr().out
     assert files(place) == before, "nothing is written unasked"
     assert "5 of 5 training images were read, evenly chosen" in shown
-    assert re.search(r"training\.batch +8 +8 and 4 end alike", shown)
+    assert re.search(r"training\.batch +4 +twice the steps of 8", shown)
     assert re.search(r"training\.crop +32 x 32 +as you set it", shown)
     assert re.search(r"training\.steps +\d+ +as many as fit into 1 minutes", shown)
     assert re.search(r"time: \d+ seconds for \d+ steps", shown)
@@ -79,10 +79,10 @@ def test_a_plan_for_less_memory(place: Path, capsys: pytest.CaptureFixture[str],
     probe = Probe(step=1.0, validation=1.0, whole=True, **sizes)
     monkeypatch.setattr(planning, "probe_training", lambda *_, limit: probe)
     small = ["model.width=4", "model.depth=2", "training.steps=9"]
-    assert command("plan", "cells", *small, "--memory", "1.5GB", "--json") == 0
+    assert command("plan", "cells", *small, "--memory", "1.35GB", "--json") == 0
     shown = capsys.readouterr()
     result = json.loads(shown.out)
-    assert result["plan"]["training"]["batch"] == 4
+    assert result["plan"]["training"]["batch"] == 2
     assert set(result["lowered"]) == {"training.batch"}
     assert "warning: training.batch: lowered" in shown.err
     assert result["reasons"]["training.batch"] == result["lowered"]["training.batch"]

@@ -135,7 +135,7 @@ def test_a_changed_value_loses_its_reason(dataset) -> None:
     facts = facts_of(dataset)
     first = make_plan(read_config(overrides=["training.steps=3"]), facts, device="cpu")
     stored = {**first.reasons, "training.steps": "as many as fit"}
-    changed = first.with_config(first.config.with_values({"training": {"batch": 4}, "model": {"width": 9}}))
+    changed = first.with_config(first.config.with_values({"training": {"batch": 5}, "model": {"width": 9}}))
     again = make_plan(changed.config, facts, device="cpu")
     held = reasons_that_hold(stored, again, facts, device="cpu")
     assert held == {key: why for key, why in first.reasons.items() if key not in ("training.batch", "model.width")}
@@ -168,7 +168,7 @@ def test_real_data_get_the_settings_that_were_measured(real_data: Path, name: st
     dataset = open_dataset(real_data / name)
     plan = make_plan(RunConfig(), facts_of(dataset), device="cpu").config
     assert (plan.model.name, plan.model.options["width"], plan.model.options["depth"]) == ("unet", 16, 4)
-    assert (plan.training.crop, plan.training.batch, plan.training.loss) == (crop, 8, "ce+dice")
+    assert (plan.training.crop, plan.training.batch, plan.training.loss) == (crop, 4, "ce+dice")
     assert (plan.augment.turn, plan.augment.elastic, plan.data.target) == (turn, 10.0, "classes")
     assert plan.training.learning_rate == 0.002
     defaults = RunConfig()

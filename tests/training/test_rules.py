@@ -19,6 +19,7 @@ from pixelwise.training.rules import (
     Choice,
     Question,
     choose_balance,
+    choose_batch,
     choose_class_weights,
     choose_crop,
     choose_depth,
@@ -81,11 +82,11 @@ def test_every_value_is_one_that_the_settings_take() -> None:
 
 
 def test_rules_and_the_defaults_of_the_settings_say_the_same() -> None:
-    """A rule has a constant of its own; the default of the field counts where no rule is asked."""
+    """A rule has a constant of its own; the default of the field, that of a GPU, counts where no rule is asked."""
     open_ones = {"augment.turn", "training.crop"}
     for key in RULES.keys() - open_ones:
         section, _, name = key.partition(".")
-        assert ask(RULES[key]).value == getattr(getattr(RunConfig(), section), name), key
+        assert ask(RULES[key], device="cuda").value == getattr(getattr(RunConfig(), section), name), key
 
 
 # What is learned
@@ -204,3 +205,10 @@ def test_a_rare_class_is_named() -> None:
 def test_large_images_are_cut_and_small_ones_are_not() -> None:
     assert "predicted whole" in ask(choose_tile).reason
     assert "predicted whole" not in ask(choose_tile, largest=(2000, 2000)).reason
+
+
+@pytest.mark.parametrize(("device", "batch"), [("cpu", 4), ("cuda", 8), ("mps", 8)])
+def test_a_cpu_takes_more_and_smaller_steps(device: str, batch: int) -> None:
+    choice = ask(choose_batch, device=device)
+    assert choice.value == batch
+    assert "0006-what-pays" in choice.reason
