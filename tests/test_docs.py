@@ -208,7 +208,7 @@ def test_a_symptom_its_message_and_its_cure(
 ) -> None:
     SCENES[heading](scene / "photos")
     if heading == "Memory runs out":
-        sizes = {"one": 960_000_000, "more": 80_000_000, "validating": 0, "kept": 0, "model": 9, "checkpoint": 9}
+        sizes = {"one": 1_060_000_000, "more": 80_000_000, "validating": 0, "kept": 0, "model": 9, "checkpoint": 9}
         probe = Probe(step=1.0, validation=1.0, whole=True, **sizes)
         monkeypatch.setattr(planning, "probe_training", lambda *_, limit: probe)
     shown, extra = "", WATCHED.get(heading)
