@@ -120,7 +120,9 @@ class RegionAgreement:
 
     @property
     def _shared_information(self) -> float:
-        return max(0.0, self.truth_entropy + self.predicted_entropy - self.joint_entropy)
+        # No more than either has, and none below 0: sums of logarithms are rounded.
+        shared = self.truth_entropy + self.predicted_entropy - self.joint_entropy
+        return min(max(0.0, shared), self.truth_entropy, self.predicted_entropy)
 
     def _defined(self, value: float) -> float:
         return value if self.pixels else float("nan")
