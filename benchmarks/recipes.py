@@ -218,7 +218,8 @@ def few_columns(scores: dict[str, Any]) -> Row:
 BY_HAND: dict[str, tuple[str, ...]] = {
     "the plan": (),
     "width 32": ("model.width=32",),
-    "batch 4": ("training.batch=4",),
+    "batch 8": ("training.batch=8",),
+    "crops of 192, batch 8": ("training.crop=[192,192]", "training.batch=8"),
     "crops of 192, batch 12": ("training.crop=[192,192]", "training.batch=12"),
     "learning rate 0.001": ("training.learning_rate=0.001",),
     "cross-entropy": ("training.loss=ce",),
