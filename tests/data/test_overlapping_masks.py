@@ -238,9 +238,10 @@ def test_void_and_empty_masks(tmp_path: Path) -> None:
 def test_the_doctor_copies_them_as_sums(write: Writer, tmp_path: Path) -> None:
     write_set(tmp_path / "set", write)
     options = MaskOptions(masks="overlapping", classes=("cell", "nucleus"))
+    save(tmp_path / "set" / "test" / "images" / "d.png", np.ones((*SHAPE, 3), np.uint8))  # without a mask: in no share
     examined = examine_folder(tmp_path / "set", options)
     assert examined.of_severity("error") == []
-    assert [record.pixels for record in examined.records] == [{0: 20, 1: 5}, {0: 20}, {0: 20, 1: 5}]
+    assert [record.pixels for record in examined.records if record.mask] == [{0: 20, 1: 5}, {0: 20}, {0: 20, 1: 5}]
     assert class_shares(examined.records, Task.of(options.classes, kind="overlapping")) == [60 / 144, 10 / 144, 0]
     repaired = write_repaired(plan_repair(examined), tmp_path / "copy")
     assert repaired.options == {"classes": ("cell", "nucleus"), "masks": "overlapping"}

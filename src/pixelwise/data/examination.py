@@ -199,6 +199,8 @@ def class_shares(records: Sequence[Record], task: Task) -> list[float]:
     total: Counter[int] = Counter()
     everything = 0
     for record in records:
+        if record.mask is None:
+            continue
         total.update(record.pixels)
         everything += sum(record.pixels.values()) if task.kind == "exclusive" else record.height * record.width
     everything = max(1, everything)

@@ -66,8 +66,8 @@ def _classes_toml(plan: RepairPlan) -> str:
     document.add(
         tomlkit.comment("Review it: where a class is wrong, declare the classes and repair the original again.")
     )
-    kept_as = {"instances": "instances", "overlapping": "overlapping"}
-    document["masks"] = kept_as.get(meaning.coding.kind, "index")
+    kind = meaning.coding.kind
+    document["masks"] = kind if kind in ("instances", "overlapping") else "index"
     document["ignore_index"] = VOID
     strays = stray_pixels(_masks(plan), meaning)
     values = [code_text(code, meaning.coding.kind) for code in meaning.coding.value_codes()]

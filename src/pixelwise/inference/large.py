@@ -214,7 +214,7 @@ def _merge_stages(job: LargeJob) -> dict[str, Stage]:
 
 
 def write_table(job: LargeJob, store: TileStore, path: Path, *, class_name: str) -> int:
-    """Write the table of the objects as CSV (see regions.py) before the store is closed; returns their number."""
+    """Write the table of the objects as CSV (see regions.py), and what it is known again by; returns their number."""
     merge = merge_of(job, StoreOfMerge(store, "", 0), grid=store.plan.grid)
     objects = write_regions(path, merge, class_name=class_name)
     facts = {"name": path.name, "size": path.stat().st_size, "hash": file_hash(path)}

@@ -216,9 +216,8 @@ def _cheapest(predictor: Predictor, cores: Sequence[int], channels: int, budget:
             if core == cores[0]:
                 raise
             break
-        choices.append((_pixels_seen(core, tiling), -core, tiling))
-    _, negative, tiling = min(choices, key=lambda choice: choice[:2])
-    return -negative, tiling
+        choices.append((core, tiling))
+    return min(reversed(choices), key=lambda choice: _pixels_seen(*choice))
 
 
 def _pixels_seen(core: int, tiling: Tiling) -> float:

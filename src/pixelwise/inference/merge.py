@@ -15,7 +15,7 @@ piece is one object; there is nothing to divide, and pieces may be of any size (
 `label` and `gather` are in the place of `divide`).
 
 A stage may run for the cores in any order, by any number of workers, and again: it depends on earlier stages alone.
-Of the parts, the table of objects (regions.py) needs those named `regions`; after `write` the others can go. Memory is
+Of the parts, the table of objects (regions.py) needs those named `regions`; the others stay for repairs. Memory is
 set by the core and the largest box, but for `join` (about 150 bytes per piece that is open at a side), `gather` (the
 same, per gap) and `number` (16 bytes per object).
 
